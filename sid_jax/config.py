@@ -1,0 +1,278 @@
+"""Run configurations: what `get_config()` of an experiment returns; `config.json`."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+
+from sid_jax.data.datasets import DataConfig
+from sid_jax.data.pipeline import PromptConfig
+from sid_jax.data.vectors import VectorConfig
+from sid_jax.errors import InputError
+from sid_jax.files import replacing
+from sid_jax.models.decoder import DecoderConfig
+from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig, TokenizerConfig
+from sid_jax.models.transformer import TransformerConfig
+from sid_jax.train.loop import TrainConfig
+from sid_jax.train.optimizer import OptimizerConfig
+from sid_jax.train.sharding import MeshConfig
+from sid_jax.train.tasks import TokenizerTaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerExperiment:
+    """Items -> Semantic IDs.
+
+    Attributes:
+      data: where the catalog comes from.
+      vectors: how items become vectors.
+      model: the tokenizer.
+      task: what it learns from.
+      batch_size: item vectors a step.
+      optimizer: how parameters move.
+      train: how long.
+      mesh: over which devices.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    vectors: VectorConfig = field(default_factory=VectorConfig)
+    model: TokenizerConfig = field(default_factory=RQVAEConfig)
+    task: TokenizerTaskConfig = field(default_factory=TokenizerTaskConfig)
+    batch_size: int = 1024
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000))
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        _check_batch(self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How products are retrieved.
+
+    Attributes:
+      num_beams: beams M of a search.
+      top: products of an answer.
+      batch_size: requests that are searched at once.
+      max_requests: requests of an evaluation; 0 for all.
+      validation_requests: requests of an evaluation while training; 0 for all.
+    """
+
+    num_beams: int = 50
+    top: int = 50
+    batch_size: int = 128
+    max_requests: int = 0
+    validation_requests: int = 512
+
+    def __post_init__(self):
+        for name in ("num_beams", "top", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"search.{name} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieverExperiment:
+    """Shopping histories -> the next product's Semantic ID.
+
+    Attributes:
+      tokenizer: run folder of the tokenizer, whose SID table is used.
+      data: where the baskets come from.
+      prompts: what the model is told.
+      model: the decoder.
+      batch_size: baskets a step.
+      optimizer: how parameters move.
+      train: how long.
+      search: how products are retrieved.
+      mesh: over which devices.
+    """
+
+    tokenizer: str = "runs/tokenizer"
+    data: DataConfig = field(default_factory=DataConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    batch_size: int = 64
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000))
+    search: SearchConfig = field(default_factory=SearchConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        _check_batch(self.batch_size)
+
+
+Experiment = TokenizerExperiment | RetrieverExperiment
+
+_WHOLE_NUMBERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)  # JSON's 1 for 1.0
+
+
+def smoke(config: Experiment) -> Experiment:
+    """Any experiment, shrunk to run in seconds: its tests and notebooks use this."""
+    train = dataclasses.replace(
+        config.train, steps=4, log_every=2, checkpoint_every=0, eval_every=0, show=()
+    )
+    changes: dict[str, Any] = {
+        "train": train,
+        "batch_size": 16,
+        "mesh": MeshConfig(rules=config.mesh.rules),  # whatever devices there are
+    }
+    if isinstance(config, RetrieverExperiment):
+        transformer = dataclasses.replace(
+            config.model.transformer, width=16, depth=1, num_heads=2, mlp_width=16
+        )
+        changes["model"] = dataclasses.replace(config.model, transformer=transformer)
+        changes["prompts"] = dataclasses.replace(config.prompts, history=4, basket=2)
+        changes["search"] = SearchConfig(
+            num_beams=4, top=5, batch_size=8, max_requests=16
+        )
+        return dataclasses.replace(config, **changes)
+    sizes = tuple(min(size, 4) for size in config.model.codebook_sizes)
+    model = dataclasses.replace(config.model, codebook_sizes=sizes)
+    if isinstance(model, RQVAEConfig):
+        model = dataclasses.replace(model, hidden=(16,), latent=4)
+    changes["model"] = model
+    changes["task"] = dataclasses.replace(
+        config.task, start_rows=64, start_iterations=2
+    )
+    changes["vectors"] = dataclasses.replace(config.vectors, dim=8, num_hashes=2**10)
+    return dataclasses.replace(config, **changes)
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """The configuration that an experiment file's `get_config()` returns.
+
+    Raises:
+      InputError: no such file, it fails, or it returns something else.
+    """
+    path = Path(path)
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"{path}: no experiment file (want a .py with get_config())")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Experiment):
+        raise InputError(
+            f"{path}: get_config() must return a TokenizerExperiment or a "
+            f"RetrieverExperiment, not {type(config).__name__}"
+        )
+    return config
+
+
+def write_config(path: str | Path, config: Experiment) -> None:
+    """Writes `config.json`; each dataclass carries its class, so unions read back."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_to_plain(config), indent=2) + "\n")
+
+
+def read_config(path: str | Path) -> Experiment:
+    """Reads what `write_config` wrote.
+
+    Raises:
+      InputError: no such file, or a field that this version lacks or types otherwise.
+    """
+    path = Path(path)
+    try:
+        plain = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; is {path.parent} a run folder?") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    try:
+        return _from_plain(Experiment, plain, "config")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def digest_config(config: Experiment) -> str:
+    """SHA-256 (hex) of a configuration."""
+    return hashlib.sha256(json.dumps(_to_plain(config)).encode()).hexdigest()
+
+
+def _to_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        plain = {"class": type(value).__name__}
+        for each in dataclasses.fields(value):
+            plain[each.name] = _to_plain(getattr(value, each.name))
+        return plain
+    if isinstance(value, tuple):
+        return [_to_plain(each) for each in value]
+    return value
+
+
+def _from_plain(hint: Any, plain: Any, name: str) -> Any:
+    if typing.get_origin(hint) is tuple and isinstance(plain, list):
+        inner = typing.get_args(hint)
+        if inner[-1] is ...:
+            inner = inner[:1] * len(plain)
+        if len(inner) == len(plain):
+            pairs = enumerate(zip(inner, plain, strict=True))
+            return tuple(_from_plain(*pair, f"{name}[{i}]") for i, pair in pairs)
+    choices = typing.get_args(hint) or (hint,)
+    classes = [each for each in choices if isinstance(each, type)]
+    kinds = {each.__name__: each for each in classes if dataclasses.is_dataclass(each)}
+    if kinds:
+        tag = str(plain.get("class") if isinstance(plain, dict) else plain)
+        if tag not in kinds or not isinstance(plain, dict):
+            raise InputError(f"{name}: class {tag!r} is none of {', '.join(kinds)}")
+        return _build(kinds[tag], plain, name)
+    if not is_bearable(plain, hint, conf=_WHOLE_NUMBERS_ARE_FLOATS):
+        wanted = hint.__name__ if isinstance(hint, type) else hint
+        raise InputError(f"{name}: {plain!r} is not of type {wanted}")
+    return plain
+
+
+def _build(kind: type, plain: dict[str, Any], name: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(plain.keys() - hints.keys() - {"class"})
+    if unknown:
+        raise InputError(f"{name}: {kind.__name__} has no field {unknown[0]!r}")
+    values = {
+        key: _from_plain(hints[key], plain[key], f"{name}.{key}")
+        for key in hints
+        if key in plain
+    }
+    missing = sorted(hints.keys() - values.keys())
+    if missing:
+        raise InputError(f"{name}: {kind.__name__} lacks the field {missing[0]!r}")
+    return kind(**values)
+
+
+def _check_batch(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be positive: {batch_size}")
+
+
+__all__ = [
+    "DataConfig",
+    "DecoderConfig",
+    "Experiment",
+    "MeshConfig",
+    "OptimizerConfig",
+    "PromptConfig",
+    "RQVAEConfig",
+    "ResidualKMeansConfig",
+    "RetrieverExperiment",
+    "SearchConfig",
+    "TokenizerConfig",
+    "TokenizerExperiment",
+    "TokenizerTaskConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "VectorConfig",
+    "digest_config",
+    "read_config",
+    "read_experiment",
+    "smoke",
+    "write_config",
+]

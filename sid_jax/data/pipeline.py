@@ -1,0 +1,305 @@
+"""Streams of batches through grain, and the requests that a retriever is judged by.
+
+A stream is a function of the step alone (grain's random access): a resumed run reads on
+where it stopped, and each of P processes reads its slice of the global batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from sid_jax.data.catalog import Interactions
+from sid_jax.errors import InputError
+from sid_jax.sids.vocab import Prompts, Vocab
+from sid_jax.typing import Float, Int, NDArray, typed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """What a retriever is told.
+
+    Attributes:
+      history: items of the household's history S.
+      basket: items of the basket so far S_b; in training, the items of a basket that
+        are predicted, each from the ones before it.
+      decay: the history's items stand each once, the ones that matter most last. An
+        item weighs the sum over its purchases of decay^(baskets ago): 1 orders by how
+        often, a small number by how lately (compare TIFU-KNN, Hu et al. 2020).
+      min_history: baskets a household has made before one that is trained on.
+    """
+
+    history: int = 32
+    basket: int = 8
+    decay: float = 0.97
+    min_history: int = 1
+
+    def __post_init__(self):
+        for name in ("history", "basket", "min_history"):
+            if getattr(self, name) < (name != "min_history"):
+                raise InputError(f"prompts.{name} is too small: {getattr(self, name)}")
+        if not 0 < self.decay <= 1:
+            raise InputError(f"prompts.decay must be in (0, 1]: {self.decay}")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """B requests and what was bought; absent items are -1.
+
+    Attributes:
+      users: int32 [B], indices of households.
+      retailers: int32 [B], indices of the stores.
+      history: int32 [B, S], items for the prompt, the most telling last.
+      basket: int32 [B, Z], items in the basket so far, all of them.
+      targets: int32 [B, t], items bought after that.
+      owned: int32 [B, X], every item that the household has bought before.
+      owned_counts: int32 [B, X], in how many baskets; 0 where absent.
+    """
+
+    users: Int[NDArray, " B"]
+    retailers: Int[NDArray, " B"]
+    history: Int[NDArray, "B S"]
+    basket: Int[NDArray, "B Z"]
+    targets: Int[NDArray, "B t"]
+    owned: Int[NDArray, "B X"]
+    owned_counts: Int[NDArray, "B X"]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: NDArray) -> "Requests":
+        """The requests of these rows, in this order."""
+        return Requests(**{name: each[rows] for name, each in vars(self).items()})
+
+
+@typed
+def item_stream(
+    vectors: Float[NDArray, "N D"],
+    batch_size: int,
+    *,
+    seed: int,
+    process: int = 0,
+    num_processes: int = 1,
+) -> Callable[[int], dict[str, NDArray]]:
+    """Uniform batches of item vectors: each epoch is a fresh permutation.
+
+    Args:
+      vectors: rows to draw from.
+      batch_size: rows of the global batch; a multiple of `num_processes`.
+      seed: of the order.
+      process: index of this process.
+      num_processes: processes P; each gets `batch_size / P` rows of a step.
+
+    Returns:
+      `stream(step)` -> `{"vectors": [batch_size / P, D]}`.
+    """
+    order = grain.MapDataset.range(len(vectors)).seed(seed).shuffle().repeat()
+    batches = order.batch(_share(batch_size, num_processes))
+    return lambda step: {
+        "vectors": vectors[_read(batches, step * num_processes + process)]
+    }
+
+
+def prompt_stream(
+    data: Interactions,
+    codes: Int[NDArray, "N L"],
+    vocab: Vocab,
+    config: PromptConfig,
+    batch_size: int,
+    *,
+    seed: int,
+    process: int = 0,
+    num_processes: int = 1,
+) -> Callable[[int], Prompts]:
+    """Training prompts: a basket in random order, after the history it followed.
+
+    A basket longer than `config.basket` shows as many of its items, drawn anew in each
+    epoch. `codes` are those of the catalog's rows.
+
+    Returns:
+      `stream(step)` -> `Prompts` of `batch_size / num_processes` rows.
+    """
+    eligible = np.flatnonzero(_rank_of_basket(data) >= config.min_history)
+    if not len(eligible):
+        raise InputError(
+            f"no household has made {config.min_history + 1} baskets: nothing to train"
+            " on; lower prompts.min_history"
+        )
+
+    def make(row: int, rng: np.random.Generator):
+        e = int(eligible[row])
+        basket = rng.permutation(data.basket(e))[: config.basket]
+        history, _ = _history(data, e, config.decay)
+        return (
+            data.retailer[e],
+            _pad_left(history, config.history),
+            _pad(basket, config.basket),
+        )
+
+    examples = grain.MapDataset.range(len(eligible)).seed(seed).shuffle().repeat()
+    examples = examples.random_map(make)
+    batches = examples.batch(_share(batch_size, num_processes))
+
+    def stream(step: int) -> Prompts:
+        read = _read(batches, step * num_processes + process)
+        retailers, history, basket = read
+        return vocab.prompts(
+            retailers, _codes_of(codes, history), _codes_of(codes, basket)
+        )
+
+    return stream
+
+
+def prompts_of(
+    requests: Requests,
+    codes: Int[NDArray, "N L"],
+    vocab: Vocab,
+    config: PromptConfig,
+) -> Prompts:
+    """Prompts that ask for the product after the basket so far.
+
+    A basket longer than `config.basket` shows the items that came last.
+    """
+    start = np.sum(requests.basket >= 0, axis=1) - config.basket
+    columns = np.maximum(start, 0)[:, None] + np.arange(config.basket)
+    padded = np.pad(requests.basket, ((0, 0), (0, config.basket)), constant_values=-1)
+    basket = np.take_along_axis(padded, columns, axis=1)
+    return vocab.prompts(
+        requests.retailers,
+        _codes_of(codes, requests.history[:, -config.history :]),
+        _codes_of(codes, basket),
+    )
+
+
+def split_last(data: Interactions) -> tuple[Interactions, Int[NDArray, " B"]]:
+    """Leave-one-out: the training baskets, and each household's last one, held out.
+
+    A household with a single basket gives it to training.
+
+    Returns:
+      The interactions without the held-out baskets, and the held-out baskets' indices
+      in `data`, one a household that has two or more.
+    """
+    last = data.user_offsets[1:] - 1
+    last = last[np.diff(data.user_offsets) > 1]
+    keep = np.ones(len(data), bool)
+    keep[last] = False
+    sizes = np.diff(data.offsets)
+    kept = Interactions(
+        users=data.users,
+        retailers=data.retailers,
+        user=data.user[keep],
+        retailer=data.retailer[keep],
+        time=data.time[keep],
+        offsets=np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64),
+        items=data.items[np.repeat(keep, sizes)],
+    )
+    return kept, last
+
+
+def make_requests(
+    data: Interactions,
+    baskets: Int[NDArray, " B"],
+    config: PromptConfig,
+    *,
+    seed: int,
+) -> Requests:
+    """One request a basket: a random half of it is in the basket, the rest is to come.
+
+    The half is rounded down, so that a basket of one item is asked for as a whole.
+    """
+    rng = np.random.default_rng(seed)
+    history, parts, targets, owned, counts = [], [], [], [], []
+    for e in baskets:
+        shuffled = rng.permutation(data.basket(int(e)))
+        parts.append(shuffled[: len(shuffled) // 2])
+        targets.append(shuffled[len(shuffled) // 2 :])
+        items, times = _history(data, int(e), config.decay)
+        history.append(_pad_left(items, config.history))
+        owned.append(items)
+        counts.append(times)
+    return Requests(
+        users=data.user[baskets],
+        retailers=data.retailer[baskets],
+        history=np.asarray(history, np.int32).reshape(-1, config.history),
+        basket=_stack(parts),
+        targets=_stack(targets),
+        owned=_stack(owned),
+        owned_counts=_stack(counts, fill=0),
+    )
+
+
+@typed
+def rank_history(
+    bought: Int[NDArray, " P"], baskets_ago: Int[NDArray, " P"], decay: float
+) -> tuple[Int[NDArray, " n"], Int[NDArray, " n"]]:
+    """What a household bought, each item once, and in how many baskets.
+
+    Args:
+      bought: item rows, oldest first.
+      baskets_ago: how many baskets ago each was bought.
+      decay: `PromptConfig.decay`. The items that weigh most come last; of two that
+        weigh the same, the one that was bought later.
+    """
+    items, last, place, counts = np.unique(
+        bought[::-1], return_index=True, return_inverse=True, return_counts=True
+    )
+    weights = np.bincount(place, decay ** baskets_ago[::-1].astype(np.float64))
+    # `last` counts from the end: the larger, the longer ago.
+    ranks = np.lexsort((-last, weights))
+    return items[ranks].astype(np.int32), counts[ranks].astype(np.int32)
+
+
+def _history(
+    data: Interactions, basket: int, decay: float
+) -> tuple[Int[NDArray, " n"], Int[NDArray, " n"]]:
+    start = int(data.user_offsets[data.user[basket]])
+    bounds = data.offsets[start : basket + 1]
+    ago = np.arange(basket - start)[::-1]
+    return rank_history(
+        data.items[bounds[0] : bounds[-1]], np.repeat(ago, np.diff(bounds)), decay
+    )
+
+
+def _rank_of_basket(data: Interactions) -> Int[NDArray, " E"]:
+    """How many baskets the household made before each."""
+    return np.arange(len(data)) - data.user_offsets[data.user]
+
+
+@typed
+def _codes_of(
+    codes: Int[NDArray, "N L"], rows: Int[NDArray, "*b"]
+) -> Int[NDArray, "*b L"]:
+    return np.where((rows >= 0)[..., None], codes[rows], -1).astype(np.int32)
+
+
+def _read(batches: grain.MapDataset, position: int) -> Any:
+    # Grain's type allows for elements filtered out, of which there are none.
+    return batches[position]
+
+
+def _share(batch_size: int, num_processes: int) -> int:
+    if batch_size % num_processes:
+        raise InputError(
+            f"batch_size {batch_size} does not divide among {num_processes} processes"
+        )
+    return batch_size // num_processes
+
+
+def _pad(rows: NDArray, length: int) -> NDArray:
+    return np.pad(rows, (0, length - len(rows)), constant_values=-1)
+
+
+def _pad_left(rows: NDArray, length: int) -> NDArray:
+    kept = rows[-length:]
+    return np.pad(kept, (length - len(kept), 0), constant_values=-1)
+
+
+def _stack(rows: list[NDArray], fill: int = -1) -> Int[NDArray, "B n"]:
+    length = max((len(row) for row in rows), default=0)
+    out = np.full((len(rows), max(length, 1)), fill, np.int32)
+    for place, row in zip(out, rows, strict=True):
+        place[: len(row)] = row
+    return out

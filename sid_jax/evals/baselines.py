@@ -1,0 +1,193 @@
+"""What needs no model: the store's most popular, the household's own, and the rule.
+
+Each takes a batch of requests and returns a ranked list a request: only items that
+the store carries (sold in the training baskets: anything else would be a sure miss),
+none that the basket already holds, no item twice, -1 behind the last.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sid_jax.errors import InputError
+from sid_jax.evals.ranking import contains, first_places
+from sid_jax.typing import Bool, Int, NDArray, typed
+
+
+@dataclass(frozen=True, eq=False)
+class StoreSales:
+    """What each retailer sold, best seller first; built by `count_sales`.
+
+    Attributes:
+      offsets: retailer r carries items[offsets[r] : offsets[r + 1]].
+      items: item rows, by sales, then by lower row.
+      sales: how often the retailer sold each.
+    """
+
+    offsets: Int[NDArray, " R+1"]
+    items: Int[NDArray, " P"]
+    sales: Int[NDArray, " P"]
+
+    @typed
+    def of(
+        self, retailers: Int[NDArray, " B"], items: Int[NDArray, "B X"]
+    ) -> Int[NDArray, "B X"]:
+        """Sales of each item at its row's retailer; -1 where it is not carried."""
+        self._check(retailers)
+        keys, sales = self._lookup
+        if not len(keys):
+            return np.full(items.shape, -1, np.int64)
+        wanted = retailers[:, None] * self._span + items
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        known = (items >= 0) & (items < self._span) & (keys[place] == wanted)
+        return np.where(known, sales[place], -1)
+
+    @typed
+    def top(self, retailers: Int[NDArray, " B"], k: int) -> Int[NDArray, "B k"]:
+        """The first k items of each retailer; -1 behind the last."""
+        self._check(retailers)
+        place = self.offsets[retailers][:, None] + np.arange(k)
+        held = place < self.offsets[retailers + 1][:, None]
+        items = np.append(self.items, -1)  # a place to read from when all is empty
+        return np.where(held, items[np.minimum(place, len(self.items))], -1)
+
+    @property
+    def _span(self) -> int:
+        return int(self.items.max(initial=-1)) + 1
+
+    @cached_property
+    def _lookup(self) -> tuple[NDArray, NDArray]:
+        retailers = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        keys = retailers * self._span + self.items
+        order = np.argsort(keys)
+        return keys[order], self.sales[order]
+
+    def _check(self, retailers: NDArray) -> None:
+        bad = (retailers < 0) | (retailers >= len(self.offsets) - 1)
+        if bad.any():
+            raise InputError(
+                f"request {bad.argmax()}: retailer {retailers[bad.argmax()]} is not "
+                f"among the {len(self.offsets) - 1} retailers that sales were counted "
+                "for; count the sales with a larger num_retailers"
+            )
+
+
+@typed
+def count_sales(
+    retailers: Int[NDArray, " P"],
+    items: Int[NDArray, " P"],
+    num_retailers: int,
+    sales: Int[NDArray, " P"] | None = None,
+) -> StoreSales:
+    """Ranks each retailer's items by sales.
+
+    Args:
+      retailers: retailer of each line of the training baskets.
+      items: item row of each line.
+      num_retailers: R; a retailer without a line carries nothing.
+      sales: how often each line was sold; once if absent. Repeated pairs are summed.
+    """
+    if len(items) and (
+        min(items.min(), retailers.min()) < 0 or retailers.max() >= num_retailers
+    ):
+        raise InputError(
+            "sales lines must name items >= 0 and retailers from 0 to "
+            f"{num_retailers - 1}; drop the other lines before counting"
+        )
+    span = int(items.max(initial=-1)) + 1
+    pairs, line = np.unique(
+        retailers.astype(np.int64) * span + items, return_inverse=True
+    )
+    total = np.zeros(len(pairs), np.int64)
+    np.add.at(total, line, 1 if sales is None else sales)
+    retailer, item = np.divmod(pairs, max(span, 1))
+    order = np.lexsort((item, -total, retailer))
+    offsets = np.searchsorted(retailer, np.arange(num_retailers + 1))
+    return StoreSales(offsets, item[order], total[order])
+
+
+@typed
+def popular(
+    store: StoreSales,
+    retailers: Int[NDArray, " B"],
+    k: int,
+    exclude: Int[NDArray, "B Z"] | None = None,
+) -> Int[NDArray, "B k"]:
+    """The store's best sellers; ties by lower row.
+
+    Args:
+      store: sales of the training baskets.
+      retailers: the store of each request.
+      k: length of the list.
+      exclude: items already in the basket, padded with -1.
+    """
+    spare = 0 if exclude is None else exclude.shape[1]
+    ranked = store.top(retailers, k + spare)
+    return _pack(ranked, ranked >= 0, exclude, k)
+
+
+@typed
+def repeats(
+    store: StoreSales,
+    retailers: Int[NDArray, " B"],
+    owned: tuple[Int[NDArray, "B X"], Int[NDArray, "B X"]],
+    k: int,
+    exclude: Int[NDArray, "B Z"] | None = None,
+) -> Int[NDArray, "B k"]:
+    """What the household bought most often; ties by store sales, then by lower row.
+
+    Args:
+      store: sales of the training baskets.
+      retailers: the store of each request.
+      owned: items that the household bought, padded with -1, each once; and how often.
+      k: length of the list.
+      exclude: items already in the basket, padded with -1.
+    """
+    ranked, kept = _own(store, retailers, owned)
+    return _pack(ranked, kept, exclude, k)
+
+
+@typed
+def rule(
+    store: StoreSales,
+    retailers: Int[NDArray, " B"],
+    owned: tuple[Int[NDArray, "B X"], Int[NDArray, "B X"]],
+    k: int,
+    exclude: Int[NDArray, "B Z"] | None = None,
+) -> Int[NDArray, "B k"]:
+    """The rule alone: the list of `repeats`, then the store's best sellers.
+
+    It is the order that the index gives to products of one SID, with no SID in it, so
+    that what a model adds to it shows. Arguments as in `repeats`.
+    """
+    own, kept = _own(store, retailers, owned)
+    own = _pack(own, kept, exclude, min(k, own.shape[1]))
+    spare = own.shape[1] + (0 if exclude is None else exclude.shape[1])
+    ranked = np.concatenate([own, store.top(retailers, k + spare)], axis=1)
+    return _pack(ranked, ranked >= 0, exclude, k)
+
+
+def _own(
+    store: StoreSales, retailers: NDArray, owned: tuple[NDArray, NDArray]
+) -> tuple[NDArray, NDArray]:
+    """Owned items by (count, store sales), and which of them may be listed."""
+    items, counts = owned
+    sales = store.of(retailers, items)
+    order = np.lexsort((items, -sales, -counts), axis=1)
+    kept = (sales >= 0) & (counts > 0)
+    return np.take_along_axis(items, order, 1), np.take_along_axis(kept, order, 1)
+
+
+def _pack(
+    ranked: NDArray, kept: Bool[NDArray, "B C"], exclude: NDArray | None, k: int
+) -> NDArray:
+    """The first k kept items of each row, without repeats; -1 behind the last."""
+    if exclude is not None:
+        kept = kept & ~contains(exclude, ranked)
+    kept = kept & first_places(np.where(kept, ranked, -1))
+    place = np.cumsum(kept, axis=1) - 1
+    row, column = np.nonzero(kept & (place < k))
+    packed = np.full((len(ranked), k), -1, np.int32)
+    packed[row, place[row, column]] = ranked[row, column]
+    return packed

@@ -1,0 +1,158 @@
+"""What a retriever learns from: baskets in three parts, SIDs, what each store sold."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment
+from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.datasets import load
+from sid_jax.data.pipeline import split_last
+from sid_jax.errors import InputError
+from sid_jax.evals.baselines import StoreSales, count_sales
+from sid_jax.files import replacing
+from sid_jax.flows import runs
+from sid_jax.sids.index import ItemIndex, build_index, load_index, save_index
+from sid_jax.sids.table import SidTable
+from sid_jax.sids.vocab import Vocab
+from sid_jax.typing import Int, NDArray
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Baskets in three parts, and what each item is called in SIDs.
+
+    Attributes:
+      catalog: the items.
+      data: all baskets.
+      train: those to learn from.
+      validation: indices in `data` of each household's last basket but one.
+      test: indices in `data` of each household's last basket.
+      table: the SID table; codes and leaves are by row of the catalog.
+    """
+
+    catalog: Catalog
+    data: Interactions
+    train: Interactions
+    validation: Int[NDArray, " B1"]
+    test: Int[NDArray, " B2"]
+    table: SidTable
+
+    @classmethod
+    def load(cls, config: RetrieverExperiment, sids: Path) -> "Corpus":
+        """Reads the data set and splits it: last basket for test, the one before for
+        validation, so far as a household has another left to train on.
+
+        Raises:
+          InputError: no histories, none to hold out, or items without a SID.
+        """
+        catalog, data = load(config.data)
+        if data is None:
+            raise InputError(
+                f"data set {config.data.name!r} has items alone; a retriever learns "
+                "from histories: import it with --sequences or --baskets"
+            )
+        table = runs.read_sids(sids)
+        rest, test = split_last(data)
+        if not len(test):
+            raise InputError(
+                f"data set {config.data.name!r}: no household has two baskets, so none "
+                "can be held out; a retriever learns from what is bought again"
+            )
+        train, last = split_last(rest)
+        # `rest` leaves out baskets of `data`, so its indices are not those of `data`.
+        kept = np.setdiff1d(np.arange(len(data)), test)
+        return cls(catalog, data, train, kept[last], test, table)
+
+    @cached_property
+    def rows(self) -> Int[NDArray, " N"]:
+        """Row in the SID table of each item of the catalog.
+
+        Raises:
+          InputError: some have no SID.
+        """
+        try:
+            return self.table.rows(self.catalog.item_ids)
+        except InputError as error:
+            raise InputError(
+                f"the SID table is not of this data set: {error}; or name the "
+                "tokenizer's run on this data set with --tokenizer"
+            ) from None
+
+    @cached_property
+    def codes(self) -> Int[NDArray, "N L"]:
+        return self.table.codes()[self.rows]
+
+    @cached_property
+    def store(self) -> StoreSales:
+        """What each retailer sold in the training baskets."""
+        retailers = np.repeat(self.train.retailer, np.diff(self.train.offsets))
+        return count_sales(retailers, self.train.items, len(self.train.retailers))
+
+    @property
+    def vocab(self) -> Vocab:
+        return Vocab(
+            codebook_sizes=self.table.manifest.codebook_sizes,
+            num_retailers=len(self.data.retailers),
+        )
+
+    def index(self) -> ItemIndex:
+        """(retailer, SID) -> products, from the training baskets."""
+        sold = np.diff(self.store.offsets)
+        return build_index(
+            self.table.leaves()[self.rows],
+            np.repeat(np.arange(len(sold)), sold),
+            self.store.items,
+            self.store.sales,
+            len(sold),
+        )
+
+
+def keep_corpus(folder: Path, corpus: Corpus) -> None:
+    """Writes what a run carries of its data set, so far as it is not there already.
+
+    Raises:
+      InputError: the data set is another by now.
+    """
+    runs.keep_catalog(folder, corpus.catalog)
+    index, retailers = corpus.index(), list(corpus.data.retailers)
+    if not (folder / runs.INDEX).exists():
+        save_index(folder / runs.INDEX, index)
+    if not (folder / runs.RETAILERS).exists():
+        with replacing(folder / runs.RETAILERS) as temporary:
+            temporary.write_text(json.dumps(retailers))
+    pairs = zip(vars(read_index(folder)).values(), vars(index).values(), strict=True)
+    same = all(np.array_equal(there, now) for there, now in pairs)
+    if not same or read_retailers(folder) != retailers:
+        raise InputError(
+            f"{folder / runs.INDEX}: the data set has other training baskets by now "
+            "than when this run began; train in a new --workdir"
+        )
+
+
+def read_retailers(folder: Path) -> list[str]:
+    """Names of a run's retailers, by index.
+
+    Raises:
+      InputError: they are not there, or damaged.
+    """
+    path = folder / runs.RETAILERS
+    try:
+        return [str(name) for name in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not readable ({error}). {runs.ANEW}") from None
+
+
+def read_index(folder: Path) -> ItemIndex:
+    """A run's index of products.
+
+    Raises:
+      InputError: it is not there, or damaged.
+    """
+    try:
+        return load_index(folder / runs.INDEX)
+    except InputError as error:
+        raise InputError(f"{error}. {runs.ANEW}") from None

@@ -1,0 +1,191 @@
+"""`sid evaluate`: a retriever on held-out baskets, beside three baselines."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment
+from sid_jax.data.pipeline import Requests
+from sid_jax.evals.baselines import popular, repeats, rule
+from sid_jax.evals.ranking import contains, mean, ranking_metrics
+from sid_jax.files import replacing
+from sid_jax.flows import runs
+from sid_jax.flows.corpus import Corpus, keep_corpus
+from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
+from sid_jax.flows.runs import Log
+from sid_jax.sids.vocab import format_sid
+from sid_jax.train.loop import checkpoint_step
+from sid_jax.train.progress import MetricsLog
+from sid_jax.typing import NDArray
+
+MODEL = "sid_jax"
+BASELINES = ("popular at the store", "household repeats", "rule: repeats, popular")
+VIEWS = {
+    "item": "all targets, item by item",
+    "sid": "all targets, SID by SID (an upper bound)",
+    "repeat": "targets the household had bought before",
+    "new": "targets new to the household",
+}
+_NUM_SAMPLES = 8
+_SHOWN = 10
+
+
+def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
+    """Judges a run on its held-out test baskets; prints the table.
+
+    Targets that the store's training baskets never held count as misses, for the model
+    and the baselines alike. Adds a line to `metrics.jsonl`, at the step of the
+    checkpoint; writes `samples.jsonl`.
+
+    Returns:
+      `view/system/metric` -> value.
+
+    Raises:
+      InputError: no retriever's run, a damaged one, or its data set is another by now.
+    """
+    retriever = load_retriever(folder)
+    config = retriever.config
+    step = checkpoint_step(folder) or 0
+    if step < config.train.steps:
+        log(f"note: {folder} stands at step {step} of {config.train.steps}")
+    runs.read_rows(folder)  # damaged ones are told of before the work
+    corpus = Corpus.load(config, folder / runs.SIDS)
+    keep_corpus(folder, corpus)
+    limit = config.search.max_requests
+    requests = choose_requests(config, corpus.data, corpus.test, limit)
+    answers, leaves, yields = _answer(retriever, requests, log)
+    lists = {MODEL: answers} | _baselines(corpus, requests, config.search.top)
+    leaf_of = np.append(retriever.index.leaves, -1)
+    values = {}
+    for name, items in lists.items():
+        found = leaves if name == MODEL else leaf_of[items]
+        for view, figures in _judge(requests, items, found, leaf_of).items():
+            values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
+    values["beam_yield"] = float(np.mean(yields))
+    values["carried"] = _carried(corpus, requests)
+    samples = [
+        _sample(corpus, requests, row, answers[row])
+        for row in range(min(_NUM_SAMPLES, len(requests)))
+    ]
+    with replacing(folder / runs.SAMPLES) as temporary:
+        temporary.write_text("".join(json.dumps(each) + "\n" for each in samples))
+    metrics = MetricsLog(folder / runs.METRICS, None)
+    metrics.write(step, values | _search_fields(config))
+    metrics.close()
+    log(format_values(values, len(requests)))
+    return values
+
+
+def is_judged(folder: Path) -> bool:
+    """Whether the last evaluation of a run is of its last checkpoint and its search.
+
+    Raises:
+      InputError: no retriever's run, or a damaged one.
+    """
+    config = runs.open_finished(folder, RetrieverExperiment)
+    judged = [row for row in runs.read_rows(folder) if "beam_yield" in row]
+    if not judged or not (folder / runs.SAMPLES).exists():
+        return False
+    now = {"step": checkpoint_step(folder), **_search_fields(config)}
+    return all(judged[-1].get(name) == value for name, value in now.items())
+
+
+def format_values(values: dict[str, float], num_requests: int) -> str:
+    """The figures of an evaluation as a table in text."""
+    columns = [f"{m}@{k}" for k in (5, 10, 50) for m in ("recall", "ndcg")]
+    lines = [f"{num_requests:,} held-out baskets"]
+    for view, meaning in VIEWS.items():
+        lines += ["", meaning, " " * 24 + "".join(f"{each:>11}" for each in columns)]
+        for name in (MODEL, *BASELINES):
+            row = [values[f"{view}/{name}/{column}"] for column in columns]
+            lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
+    lines += [
+        "",
+        f"beam yield {values['beam_yield']:.3f} (beams with a product to offer); "
+        f"{values['carried']:.1%} of the targets were ever sold at the store before",
+    ]
+    return "\n".join(lines)
+
+
+def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
+    """What an evaluation depends on and a run may change."""
+    names = ("num_beams", "top", "max_requests")
+    return {f"search/{name}": getattr(config.search, name) for name in names}
+
+
+def _answer(
+    retriever: Retriever, requests: Requests, log: Log
+) -> tuple[NDArray, NDArray, NDArray]:
+    items, leaves, yields = [], [], []
+    for products, beams in retriever.retrieve(requests):
+        items.append(products.items)
+        leaves.append(beams.leaves)
+        yields.append(products.beam_yield)
+        done = sum(map(len, items))
+        if len(items) % 5 == 0 or done == len(requests):
+            log(f"retrieved for {done:,}/{len(requests):,} requests")
+    return np.concatenate(items), np.concatenate(leaves), np.concatenate(yields)
+
+
+def _baselines(corpus: Corpus, requests: Requests, top: int) -> dict[str, NDArray]:
+    store, retailers, exclude = corpus.store, requests.retailers, requests.basket
+    owned = (requests.owned, requests.owned_counts)
+    answers = (
+        popular(store, retailers, top, exclude),
+        repeats(store, retailers, owned, top, exclude),
+        rule(store, retailers, owned, top, exclude),
+    )
+    return dict(zip(BASELINES, answers, strict=True))
+
+
+def _judge(
+    requests: Requests, items: NDArray, leaves: NDArray, leaf_of: NDArray
+) -> dict[str, dict[str, float]]:
+    targets = requests.targets
+    owned = contains(requests.owned, targets)
+    views = {
+        "item": (items, targets),
+        "sid": (leaves, leaf_of[targets]),
+        "repeat": (items, np.where(owned, targets, -1)),
+        "new": (items, np.where(owned, -1, targets)),
+    }
+    return {
+        view: mean(ranking_metrics(found.astype(np.int32), wanted.astype(np.int32)))
+        for view, (found, wanted) in views.items()
+    }
+
+
+def _carried(corpus: Corpus, requests: Requests) -> float:
+    sold = corpus.store.of(requests.retailers, np.maximum(requests.targets, 0))
+    return float(np.mean(sold[requests.targets >= 0] > 0))
+
+
+def _sample(
+    corpus: Corpus, requests: Requests, row: int, answer: NDArray
+) -> dict[str, Any]:
+    """A request and its answer in words, for the report."""
+    bought = {int(item) for item in requests.owned[row] if item >= 0}
+    wanted = {int(item) for item in requests.targets[row] if item >= 0}
+    shown = [int(item) for item in answer[:_SHOWN] if item >= 0]
+
+    def describe(item: int, hits: Collection[int] = ()) -> dict[str, Any]:
+        return {
+            "item_id": corpus.catalog.item_ids[item],
+            "sid": format_sid(corpus.codes[item]),
+            "title": corpus.catalog.titles[item],
+            "category": " > ".join(corpus.catalog.categories[item]),
+            "owned": item in bought,
+            "hit": item in hits,
+        }
+
+    return {
+        "user": corpus.data.users[requests.users[row]],
+        "retailer": corpus.data.retailers[requests.retailers[row]],
+        "history": [describe(int(i)) for i in requests.history[row] if i >= 0],
+        "basket": [describe(int(i)) for i in requests.basket[row] if i >= 0],
+        "held_out": [describe(item, set(shown)) for item in sorted(wanted)],
+        "retrieved": [describe(item, wanted) for item in shown],
+    }

@@ -1,0 +1,21 @@
+"""`sid import`: a user's files become a data set."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sid_jax.data.importer import import_dataset
+
+
+def import_files(
+    items: Path,
+    sequences: Path | None,
+    baskets: Path | None,
+    *,
+    name: str,
+    data_dir: str,
+    log: Callable[[str], None],
+) -> None:
+    """Imports and prints what was taken in, skipped or changed."""
+    summary = import_dataset(items, sequences, baskets, name=name, data_dir=data_dir)
+    for line in summary.lines():
+        log(line)

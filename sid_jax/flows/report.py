@@ -1,0 +1,130 @@
+"""The report of a retriever's run, from the files in its folder alone."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from sid_jax import __version__
+from sid_jax.config import RetrieverExperiment, digest_config
+from sid_jax.errors import InputError
+from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
+from sid_jax.flows import runs
+from sid_jax.flows.evaluate import BASELINES, MODEL, VIEWS
+from sid_jax.flows.inspect import make_curves, make_similarity
+from sid_jax.flows.tokenizer import read_figures
+from sid_jax.report.page import Report, Sample, write_report
+from sid_jax.report.story import Product
+from sid_jax.report.tables import Table
+from sid_jax.report.tree import ItemTree
+
+_CURVES = {"Retriever": "loss", "Recall": "validation"}
+
+
+def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
+    """Writes the page of a run that was evaluated.
+
+    Args:
+      folder: run of a retriever.
+      out: the page.
+      tokenizer: run of its tokenizer, for its curves and figures, if at hand.
+
+    Raises:
+      InputError: no retriever's run, a damaged one, or it was not evaluated.
+    """
+    config = runs.open_finished(folder, RetrieverExperiment)
+    table = runs.read_sids(folder / runs.SIDS)
+    catalog = runs.read_catalog(folder)
+    rows, values = runs.read_rows(folder), runs.read_latest(folder)
+    samples = _read_samples(folder)
+    if "beam_yield" not in values:
+        raise InputError(f"{folder} was not evaluated yet: sid evaluate {folder}")
+    codes, sizes = table.codes(), table.manifest.codebook_sizes
+    figures = intrinsic_metrics(codes, sizes)
+    curves = {name: make_curves(rows, key) for name, key in _CURVES.items()}
+    if tokenizer is not None:
+        lines = runs.read_rows(tokenizer)
+        curves = {"Tokenizer": make_curves(lines, "loss")} | curves
+        figures = read_figures(tokenizer)
+    order = catalog.take(catalog.rows(table.item_ids.to_pylist()))
+    model, rule = (f"item/{name}/recall@10" for name in (MODEL, BASELINES[-1]))
+    report = Report(
+        title="From a product catalog to retrieved products",
+        subtitle=f"{config.data.name}: {len(catalog):,} products, {len(table.sids):,} "
+        "Semantic IDs; judged on each household's last basket",
+        summary=[
+            ("products", f"{len(table):,}"),
+            ("Semantic IDs", f"{len(table.sids):,}"),
+            ("codewords", f"{sum(sizes):,}"),
+            ("recall@10", round(values[model], 4)),
+            ("recall@10 of the rule", round(values[rule], 4)),
+            ("beam yield", round(values["beam_yield"], 3)),
+        ],
+        tables=[
+            *(_ranking(values, view, VIEWS[view]) for view in VIEWS),
+            Table(
+                title="Codes",
+                rows={"all items": {k: v for k, v in figures.items() if "@" not in k}},
+                best="none",
+            ),
+        ],
+        curves={name: each for name, each in curves.items() if each},
+        levels=[use.counts for use in level_use(codes, sizes)],
+        similarity=make_similarity(figures, len(sizes)),
+        tree=ItemTree(codes=codes, titles=order.titles, categories=order.categories),
+        samples=samples,
+        notes=[
+            "Targets that the store's training baskets never held count as misses; "
+            f"{values['carried']:.1%} of the targets were ever sold at the store.",
+            "Products of one SID are ranked by the household's own purchases, then by "
+            "the store's sales, from training baskets.",
+        ],
+        footer=[
+            ("sid_jax", __version__),
+            ("written", time.strftime("%Y-%m-%d %H:%M")),
+            ("configuration", digest_config(config)[:12]),
+            ("seed", str(config.train.seed)),
+        ],
+    )
+    write_report(out, report)
+
+
+def _read_samples(folder: Path) -> list[Sample]:
+    path = folder / runs.SAMPLES
+    try:
+        return [_sample(json.loads(line)) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: not readable ({error!r}); `sid evaluate {folder}` writes it anew"
+        ) from None
+
+
+def _ranking(values: dict[str, float], view: str, title: str) -> Table:
+    rows = {}
+    for name in (MODEL, *BASELINES):
+        columns = [f"{m}@{k}" for m in ("recall", "ndcg") for k in (5, 10, 50)]
+        rows[name] = {each: values[f"{view}/{name}/{each}"] for each in columns}
+    return Table(title=title.capitalize(), rows=rows)
+
+
+def _sample(plain: dict[str, Any]) -> Sample:
+    def products(name: str) -> list[Product]:
+        return [
+            Product(
+                sid=each["sid"],
+                title=each["title"] or each["item_id"],
+                category=each["category"],
+                hit=each["hit"],
+                owned=each["owned"],
+            )
+            for each in plain[name]
+        ]
+
+    return Sample(
+        shopper=f"Household {plain['user']}",
+        retailer=f"store {plain['retailer']}",
+        history=products("history"),
+        basket=products("basket"),
+        held_out=products("held_out"),
+        retrieved=products("retrieved"),
+    )

@@ -1,0 +1,115 @@
+"""`sid retrieve`: what a household at a store is offered next."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment
+from sid_jax.data.pipeline import Requests, rank_history
+from sid_jax.errors import InputError
+from sid_jax.flows import runs
+from sid_jax.flows.corpus import read_retailers
+from sid_jax.flows.retriever import load_retriever
+from sid_jax.sids.vocab import format_sid
+from sid_jax.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A retrieved product."""
+
+    item_id: str
+    title: str
+    category: str
+    sid: str
+    score: float
+
+
+def retrieve(
+    folder: Path,
+    *,
+    history: Sequence[str] = (),
+    basket: Sequence[str] = (),
+    retailer: str = "",
+    where: Mapping[str, str] | None = None,
+    top: int = 10,
+) -> list[Offer]:
+    """The best products for one request.
+
+    Args:
+      folder: run of a retriever.
+      history: item ids the household bought, oldest first, as often as it did.
+      basket: item ids in the basket so far.
+      retailer: the store; may be left out if there is one only.
+      where: conditions on attributes, `brand`, or `category`.
+      top: at most so many products.
+
+    Raises:
+      InputError: unknown items, retailers, attributes or values.
+    """
+    if top < 1:
+        raise InputError(f"--top must be positive: {top}")
+    prompts = runs.open_finished(folder, RetrieverExperiment).prompts
+    catalog = runs.read_catalog(folder)
+    store = _find_retailer(retailer, read_retailers(folder))
+    with _about("--history"):
+        bought = catalog.rows(history)
+    with _about("--basket"):
+        held = catalog.rows(basket)
+    with _about("--where"):
+        mask = catalog.where(where) if where else None
+    # Given as a list, not as baskets: how often counts, then how lately.
+    items, counts = rank_history(bought, np.zeros_like(bought), prompts.decay)
+    requests = Requests(
+        users=np.zeros(1, np.int32),
+        retailers=np.asarray([store], np.int32),
+        history=_row(items[-prompts.history :], prompts.history),
+        basket=_row(held, 1),
+        targets=np.full((1, 1), -1, np.int32),
+        owned=_row(items, 1),
+        owned_counts=np.maximum(_row(counts, 1), 0),
+    )
+    retriever = load_retriever(folder)
+    products, _ = next(retriever.retrieve(requests, top=top, item_mask=mask))
+    return [
+        Offer(
+            item_id=catalog.item_ids[item],
+            title=catalog.titles[item],
+            category=" > ".join(catalog.categories[item]),
+            sid=format_sid(retriever.codes[item]),
+            score=float(score),
+        )
+        for item, score in zip(products.items[0], products.scores[0], strict=True)
+        if item >= 0
+    ]
+
+
+@contextmanager
+def _about(flag: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from None
+
+
+def _find_retailer(retailer: str, retailers: list[str]) -> int:
+    if retailer in retailers:
+        return retailers.index(retailer)
+    if not retailer and len(retailers) == 1:
+        return 0
+    close = difflib.get_close_matches(retailer, retailers) or retailers[:5]
+    problem = f"{retailer!r} is not among" if retailer else "name one of"
+    raise InputError(
+        f"--retailer: {problem} the {len(retailers)} of this run, such as "
+        + ", ".join(close)
+    )
+
+
+def _row(values: NDArray, least: int) -> NDArray:
+    """One row, filled up on the left to at least so many."""
+    short = max(least - len(values), 0)
+    return np.pad(values, (short, 0), constant_values=-1)[None].astype(np.int32)

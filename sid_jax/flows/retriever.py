@@ -1,0 +1,263 @@
+"""A retriever's run: baskets -> a decoder of SIDs -> products."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment, write_config
+from sid_jax.data.catalog import Interactions
+from sid_jax.data.pipeline import Requests, make_requests, prompt_stream, prompts_of
+from sid_jax.errors import InputError
+from sid_jax.evals.ranking import mean, ranking_metrics
+from sid_jax.files import replacing
+from sid_jax.flows import runs
+from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
+from sid_jax.flows.runs import Log
+from sid_jax.sids.beam import Beams, beam_search
+from sid_jax.sids.index import ItemIndex, Products
+from sid_jax.sids.table import SidTable
+from sid_jax.sids.trie import Trie, build_trie
+from sid_jax.sids.vocab import Prompts, Vocab
+from sid_jax.train.loop import fit, load_params
+from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
+from sid_jax.train.tasks import RetrieverTask
+from sid_jax.typing import Bool, Int, NDArray, PyTree
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Requests -> products: decoder, trie and index.
+
+    Attributes:
+      config: of its run.
+      vocab: token layout.
+      params: of the decoder.
+      codes: SID of each item row.
+      table: the SID table.
+      index: what each retailer carries.
+    """
+
+    config: RetrieverExperiment
+    vocab: Vocab
+    params: PyTree
+    codes: Int[NDArray, "N L"]
+    table: SidTable
+    index: ItemIndex
+
+    def retrieve(
+        self,
+        requests: Requests,
+        *,
+        top: int | None = None,
+        item_mask: Bool[NDArray, " N"] | None = None,
+        params: PyTree = None,
+    ) -> Iterator[tuple[Products, Beams]]:
+        """Answers requests, a batch at a time; the basket's items are left out.
+
+        Beams are held to the SIDs under which the retailer carries an item of
+        `item_mask`. `params` stand in for the retriever's own.
+        """
+        shares = make_mesh(self.config.mesh).shape["data"]
+        wanted = min(self.config.search.batch_size, len(requests))
+        size = -(-wanted // shares) * shares  # rows divide among the devices
+        for start in range(0, len(requests), size):
+            rows = np.arange(start, start + size)
+            # The last batch is filled up with its last request: one compiled program.
+            part = requests.take(np.minimum(rows, len(requests) - 1))
+            beams = self._search(part, item_mask, params)
+            count = min(size, len(requests) - start)
+            beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
+            part = part.take(np.arange(count))
+            products = self.index.products(
+                beams.leaves,
+                beams.scores,
+                beams.valid,
+                part.retailers,
+                top=top or self.config.search.top,
+                item_mask=item_mask,
+                owned=(part.owned, part.owned_counts),
+                exclude=part.basket,
+            )
+            yield products, beams
+
+    def _search(
+        self,
+        requests: Requests,
+        item_mask: Bool[NDArray, " N"] | None,
+        params: PyTree | None,
+    ) -> Beams:
+        prompts = prompts_of(requests, self.codes, self.vocab, self.config.prompts)
+        allowed = self.index.allowed(requests.retailers, item_mask)
+        # The table's last SIDs may be of items that this catalog lacks.
+        others = len(self.table.sids) - allowed.shape[1]
+        allowed = np.pad(allowed, ((0, 0), (0, others)))
+        params = self.params if params is None else params
+        mesh = make_mesh(self.config.mesh)
+        with use_mesh(mesh, self.config.mesh.rules):
+            prompts, allowed = place((prompts, allowed), mesh)
+            return self._jitted(params, self._trie, prompts, allowed)
+
+    @cached_property
+    def _trie(self) -> Trie:
+        return build_trie(self.table.sids, self.vocab.codebook_sizes)
+
+    @cached_property
+    def _jitted(self):
+        module = RetrieverTask(self.config.model, self.vocab).module
+
+        def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
+            def call(method: str, *args: Any) -> Any:
+                return module.apply({"params": params}, *args, method=method)
+
+            context = call("context", prompts)
+            return beam_search(
+                lambda *args: call("step", *args),
+                context,
+                call("start", context),
+                trie,
+                num_beams=self.config.search.num_beams,
+                allowed=allowed,
+            )
+
+        return jax.jit(search)
+
+
+def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None:
+    """Trains a retriever; goes on where it was stopped.
+
+    Nothing is written before data and configuration are found good.
+
+    Raises:
+      InputError: bad data or configuration, or the folder holds another run.
+    """
+    done = runs.open_run(folder, config)
+    source = _find_sids(config, folder, done)
+    corpus = Corpus.load(config, source)
+    index = corpus.index()
+    if done is None:
+        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS):
+            (folder / name).unlink(missing_ok=True)  # of a run that never began
+        with replacing(folder / runs.SIDS) as temporary:
+            shutil.copyfile(source, temporary)
+    keep_corpus(folder, corpus)
+    write_config(folder / runs.CONFIG, config)
+    if done is not None and done >= config.train.steps:
+        log(f"{folder}: already finished at step {done} of {config.train.steps}")
+        return
+    task = RetrieverTask(config.model, corpus.vocab)
+    log(
+        f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "
+        f"households at {len(corpus.data.retailers):,} retailers; vocabulary of "
+        f"{corpus.vocab.size:,} tokens"
+    )
+    stream = prompt_stream(
+        corpus.train,
+        corpus.codes,
+        corpus.vocab,
+        config.prompts,
+        config.batch_size,
+        seed=config.train.seed,
+    )
+    evaluators = {}
+    if len(corpus.validation):
+        limit = config.search.validation_requests
+        requests = choose_requests(config, corpus.data, corpus.validation, limit)
+        base = Retriever(config, corpus.vocab, None, corpus.codes, corpus.table, index)
+
+        def evaluate(params, state) -> Iterator[tuple[str, float]]:
+            found = base.retrieve(requests, params=params)
+            answers = [products.items for products, _ in found]
+            metrics = ranking_metrics(np.concatenate(answers), requests.targets)
+            yield from mean(metrics).items()
+
+        evaluators["validation"] = evaluate
+    fit(
+        task,
+        stream,
+        config=config.train,
+        optimizer=config.optimizer,
+        mesh=config.mesh,
+        folder=folder,
+        evaluators=evaluators,
+        log=log,
+    )
+
+
+def load_retriever(folder: Path) -> Retriever:
+    """The retriever of a run; nothing but its folder is read.
+
+    Raises:
+      InputError: no retriever's run, or a damaged one.
+    """
+    config = runs.open_finished(folder, RetrieverExperiment)
+    table, index = runs.read_sids(folder / runs.SIDS), read_index(folder)
+    catalog = runs.read_catalog(folder)
+    vocab = Vocab(
+        codebook_sizes=table.manifest.codebook_sizes,
+        num_retailers=index.num_retailers,
+    )
+    rows = table.rows(catalog.item_ids)
+    if not np.array_equal(index.leaves, table.leaves()[rows]):
+        raise InputError(
+            f"{folder}: {runs.INDEX} was not made for the {runs.SIDS} and "
+            f"{runs.CATALOG} beside it; train again in a new --workdir"
+        )
+    task = RetrieverTask(config.model, vocab)
+    shape, levels = jax.ShapeDtypeStruct, vocab.num_levels
+    batch = Prompts(
+        retailers=shape((1,), np.int32),
+        history=shape((1, config.prompts.history, levels), np.int32),
+        basket=shape((1, config.prompts.basket, levels), np.int32),
+    )
+    mesh = _choose_mesh(config)
+    params, _ = load_params(task, batch, folder, mesh=mesh)
+    config = dataclasses.replace(config, mesh=mesh)
+    return Retriever(config, vocab, params, table.codes()[rows], table, index)
+
+
+def choose_requests(
+    config: RetrieverExperiment, data: Interactions, baskets: NDArray, limit: int
+) -> Requests:
+    """Requests for held-out baskets; at most `limit` of them, unless it is 0."""
+    seed = config.train.seed
+    if 0 < limit < len(baskets):
+        rng = np.random.default_rng(seed)
+        baskets = np.sort(rng.choice(baskets, limit, replace=False))
+    return make_requests(data, baskets, config.prompts, seed=seed)
+
+
+def _find_sids(config: RetrieverExperiment, folder: Path, done: int | None) -> Path:
+    """The SID table to learn: the run's own, once it has begun."""
+    source, own = Path(config.tokenizer) / runs.SIDS, folder / runs.SIDS
+    if done is None:
+        if not source.exists():
+            raise InputError(
+                f"{source}: not there; train a tokenizer first (sid train "
+                f"experiments/tokenizer_....py --workdir {source.parent}), or name its "
+                "run folder with --tokenizer"
+            )
+        return source
+    if source.exists() and (
+        runs.read_sids(own).digest() != runs.read_sids(source).digest()
+    ):
+        raise InputError(
+            f"{source} has other SIDs by now than those that {folder} has learned; "
+            "train in a new --workdir"
+        )
+    return own
+
+
+def _choose_mesh(config: RetrieverExperiment) -> MeshConfig:
+    """The mesh of training, or whatever devices there are if that needs others."""
+    try:
+        make_mesh(config.mesh)
+    except InputError:
+        return MeshConfig()
+    return config.mesh

@@ -1,0 +1,34 @@
+"""`sid train`: an experiment of either kind, to its end."""
+
+from pathlib import Path
+
+from sid_jax.config import Experiment, TokenizerExperiment
+from sid_jax.flows import runs
+from sid_jax.flows.evaluate import evaluate_retriever, is_judged
+from sid_jax.flows.inspect import report_tokenizer
+from sid_jax.flows.report import report_run
+from sid_jax.flows.retriever import train_retriever
+from sid_jax.flows.runs import Log
+from sid_jax.flows.tokenizer import train_tokenizer
+from sid_jax.train.loop import Interrupted
+
+__all__ = ["Interrupted", "train"]
+
+
+def train(config: Experiment, folder: Path, log: Log) -> None:
+    """Trains, judges and reports; a run that was stopped goes on.
+
+    What a finished run has already is not done again.
+    """
+    report = folder / runs.REPORT
+    if isinstance(config, TokenizerExperiment):
+        train_tokenizer(config, folder, log)
+        if not runs.is_current(report, folder / runs.SIDS, folder / runs.METRICS):
+            report_tokenizer(folder, log)
+    else:
+        train_retriever(config, folder, log)
+        if not is_judged(folder):
+            evaluate_retriever(folder, log)
+        if not runs.is_current(report, folder / runs.SAMPLES, folder / runs.METRICS):
+            report_run(folder, report)
+    log(f"report: {report}")

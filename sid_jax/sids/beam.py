@@ -1,0 +1,205 @@
+"""Beam search held to the SIDs of a trie, exact and jit-able, over any step function.
+
+A beam's score is the sum over levels of log softmax(logits)[code], the softmax taken
+over all K codes of the level before any constraint; only the child slots of a beam's
+node are then scored, as in STATIC (arXiv 2602.22647). Ties go to the lower leaf.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sid_jax.errors import InputError
+from sid_jax.sids.trie import Trie
+from sid_jax.typing import Array, Bool, PyTree, typed
+
+Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
+"""`step(context, state, codes, level) -> (state, logits [B, M_l, K_l])`.
+
+`level` is a Python int. `context` is shared by the beams of a request; every leaf of
+`state` leads with `[B, M_l]` and comes gathered by parent. `codes` `[B, M_l]` are those
+just chosen at level - 1; None at level 0, where M_0 = 1. Fillers carry codes within
+range. The step adds no mask.
+"""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Beams:
+    """The best SIDs of each request, best first; fillers (`valid` False) come last.
+
+    Attributes:
+      codes: int32 `[B, M, L]`; -1 in a filler.
+      scores: float32 `[B, M]` log-probabilities; -inf for a filler.
+      leaves: int32 `[B, M]` rows of the sorted SID table; -1 for a filler.
+      valid: bool `[B, M]`.
+    """
+
+    codes: Array
+    scores: Array
+    leaves: Array
+    valid: Array
+
+
+@typed
+def beam_search(
+    step: Step,
+    context: PyTree,
+    state: PyTree,
+    trie: Trie,
+    *,
+    num_beams: int,
+    allowed: Bool[Array, "B U"] | None = None,
+    renormalize: bool = False,
+) -> Beams:
+    """Searches the trie for each request's best SIDs. Pure; the caller jits it.
+
+    M_0 = 1 and M_{l+1} = min(num_beams, M_l * trie.max_children[l]) beams are alive.
+    The result is that of scoring every SID whenever num_beams is at least the number
+    of nodes at each inner depth; a beam of probability 0 is a filler.
+
+    Args:
+      step: scores the next code of each beam.
+      context: what the beams of a request share, such as the history's keys and values.
+      state: a beam's own arrays, each leading with `[B, 1]`.
+      trie: the SIDs that exist.
+      num_beams: M, of the answer; may exceed what there is to find.
+      allowed: the leaves that each request may reach; all when None.
+      renormalize: take each softmax over the remaining (existing and allowed) codes.
+
+    Raises:
+      InputError: shapes that disagree with the trie, or num_beams < 1.
+    """
+    if num_beams < 1:
+        raise InputError(f"num_beams must be >= 1: {num_beams}")
+    if allowed is not None and allowed.shape[1] != trie.num_leaves:
+        raise InputError(
+            f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
+        )
+    first_leaves = _first_leaves(trie)
+    packed = None if allowed is None else _pack(allowed)
+
+    state, logits = step(context, state, None, 0)
+    nodes = jnp.zeros((len(logits), 1), jnp.int32)
+    codes = jnp.zeros((len(logits), 1, 0), jnp.int32)
+    scores = jnp.zeros((len(logits), 1), jnp.float32)
+    for level, size in enumerate(trie.codebook_sizes):
+        if logits.shape != (*nodes.shape, size):
+            raise InputError(
+                f"level {level}: step gave logits {logits.shape}, the trie asks for"
+                f" {(*nodes.shape, size)}"
+            )
+        children, tokens, alive = _expand(trie, level, nodes, first_leaves, packed)
+        gains = _gains(logits, tokens, alive, renormalize)
+        candidates = (scores[..., None] + gains).reshape(len(scores), -1)
+        width = min(num_beams, candidates.shape[1])
+        scores, chosen = lax.top_k(candidates, width)
+        is_inner = level + 1 < trie.num_levels
+        if is_inner:
+            # Ties: top_k prefers the lower position. Kept in the order of positions,
+            # living beams are in the order of nodes (by induction: parents are, and
+            # slots ascend), so the lower position is the lower node, and at the last
+            # level, whose answer stays in the order of scores, the lower leaf.
+            chosen = jnp.sort(chosen, axis=1)
+            scores = jnp.take_along_axis(candidates, chosen, axis=1)
+        parents = chosen // trie.max_children[level]
+        nodes = _flat_take(children, chosen)
+        last = _flat_take(tokens, chosen)
+        codes = jnp.concatenate([_gather(codes, parents), last[..., None]], axis=2)
+        if is_inner:
+            state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
+            state, logits = step(context, state, last, level + 1)
+    return _answer(codes, nodes, scores, num_beams)
+
+
+def _first_leaves(trie: Trie) -> list[Array]:
+    """For each depth 1 .. L, the first leaf below each node, and the end."""
+    first = [jnp.arange(trie.num_leaves + 1, dtype=jnp.int32)]
+    for row_start in trie.row_start[:0:-1]:
+        first.append(first[-1][row_start])
+    return first[::-1]
+
+
+def _pack(allowed: Array) -> tuple[Array, Array]:
+    """Leaf masks as words of 32 leaves, and the allowed leaves before each word.
+
+    A node is allowed if `_rank` grows between its first leaf and its end, so one pass
+    over the leaves serves all levels, in 1/16 of a running count's memory.
+    """
+    batch, leaves = allowed.shape
+    padded = jnp.pad(allowed, ((0, 0), (0, 32 - leaves % 32)))
+    bits = padded.reshape(batch, -1, 32).astype(jnp.uint32)
+    words = (bits << jnp.arange(32, dtype=jnp.uint32)).sum(axis=2, dtype=jnp.uint32)
+    sizes = lax.population_count(words).astype(jnp.int32)
+    return words, jnp.cumsum(sizes, axis=1) - sizes
+
+
+def _rank(packed: tuple[Array, Array], leaves: Array) -> Array:
+    """Number of allowed leaves before each of `leaves`."""
+    words, before = packed
+    bit = (leaves & 31).astype(jnp.uint32)
+    below = _flat_take(words, leaves >> 5) & ((jnp.uint32(1) << bit) - 1)
+    return _flat_take(before, leaves >> 5) + lax.population_count(below).astype(
+        jnp.int32
+    )
+
+
+def _expand(
+    trie: Trie,
+    level: int,
+    nodes: Array,
+    first_leaves: list[Array],
+    packed: tuple[Array, Array] | None,
+) -> tuple[Array, Array, Array]:
+    """Child slots `[B, M_l, C]` of nodes: their ids, codes, and which are alive."""
+    row_start, tokens = trie.row_start[level], trie.tokens[level]
+    end = row_start[nodes + 1][..., None]
+    # Slots past a node's children stay at its end, where no leaf lies between them.
+    slots = row_start[nodes][..., None] + jnp.arange(trie.max_children[level] + 1)
+    bounds = jnp.minimum(slots, end)
+    children = jnp.minimum(bounds[..., :-1], tokens.shape[0] - 1)
+    if packed is None:
+        alive = slots[..., :-1] < end
+    else:
+        reached = _rank(packed, first_leaves[level][bounds])
+        alive = reached[..., 1:] > reached[..., :-1]
+    return children, tokens[children].astype(jnp.int32), alive
+
+
+def _gains(logits: Array, tokens: Array, alive: Array, renormalize: bool) -> Array:
+    """Log-probabilities of the child slots; -inf where none is alive."""
+    logits = logits.astype(jnp.float32)
+    gains = jnp.take_along_axis(logits, tokens, axis=2)
+    gains = jnp.where(alive, gains, -jnp.inf)
+    over = gains if renormalize else logits
+    total = jax.nn.logsumexp(over, axis=2, keepdims=True)
+    return jnp.where(gains > -jnp.inf, gains - total, -jnp.inf)
+
+
+def _gather(values: Array, parents: Array) -> Array:
+    """Each beam takes its parent's row."""
+    return jax.vmap(lambda rows, at: rows[at])(values, parents)
+
+
+def _flat_take(values: Array, positions: Array) -> Array:
+    """Takes a request's values by position, whatever the shape of either."""
+    flat = values.reshape(len(values), -1)
+    return jax.vmap(lambda row, at: row[at])(flat, positions)
+
+
+def _answer(codes: Array, leaves: Array, scores: Array, num_beams: int) -> Beams:
+    valid = scores > -jnp.inf
+    fill = ((0, 0), (0, num_beams - scores.shape[1]))
+    return Beams(
+        codes=jnp.pad(
+            jnp.where(valid[..., None], codes, -1), (*fill, (0, 0)), constant_values=-1
+        ),
+        scores=jnp.pad(
+            jnp.where(valid, scores, -jnp.inf), fill, constant_values=-jnp.inf
+        ),
+        leaves=jnp.pad(jnp.where(valid, leaves, -1), fill, constant_values=-1),
+        valid=jnp.pad(valid, fill),
+    )

@@ -1,0 +1,199 @@
+"""Checkpoints: a state and the configuration that made it, whole or absent (Orbax).
+
+A state is stored as a flat table from names such as `params/mlp/kernel` to arrays, so
+that a file depends on no Python class, and what differs has a name to report.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sid_jax.errors import InputError
+from sid_jax.typing import PyTree
+
+
+class Checkpointer:
+    """The checkpoints in one folder.
+
+    `save` returns once the arrays are copied and writes in the background, under a
+    temporary name until complete: a kill leaves the last complete checkpoint.
+    """
+
+    def __init__(
+        self, folder: str | Path, keep: int | None = None, *, read_only: bool = False
+    ):
+        """Opens a folder.
+
+        Args:
+          folder: made if missing, unless `read_only`.
+          keep: latest checkpoints to keep; None for all.
+          read_only: save nothing and clear nothing away, so that a folder can be read
+            while another process trains into it.
+        """
+        logging.getLogger("absl").addFilter(_drop_chatter)
+        self._folder = Path(folder).absolute()
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        state, config = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
+        registry.add("state", ocp.args.PyTreeSave, state)
+        registry.add("state", ocp.args.PyTreeRestore, state)
+        registry.add("config", ocp.args.JsonSave, config)
+        registry.add("config", ocp.args.JsonRestore, config)
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True)
+        else:
+            options = ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=True,
+                preservation_policy=ocp.checkpoint_managers.LatestN(n=keep),
+            )
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=options, handler_registry=registry
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the last checkpoint, begun ones included; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: PyTree, config_json: str) -> None:
+        """Begins to save; a step that is there already is left as it is.
+
+        The state's buffers may be donated as soon as this returns.
+        """
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(_flatten(state)),
+                config=ocp.args.JsonSave(json.loads(config_json)),
+            ),
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Returns when all that was begun is written, or raises what went wrong."""
+        self._manager.wait_until_finished()
+
+    def restore(self, abstract: PyTree, step: int | None = None) -> PyTree:
+        """The state of a checkpoint, laid out as asked.
+
+        Args:
+          abstract: the state as `jax.ShapeDtypeStruct` with shardings, which may differ
+            from those of the run that saved.
+          step: defaults to the latest.
+
+        Raises:
+          InputError: there is no checkpoint, or a field differs (the message names it).
+        """
+        return self._restore(abstract, step, partial=False)
+
+    def restore_params(
+        self, params: PyTree, state: PyTree, step: int | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Parameters and moving averages alone, whatever optimizer made them.
+
+        Args:
+          params: abstract, as in `restore`.
+          state: abstract, as in `restore`.
+          step: defaults to the latest.
+
+        Raises:
+          InputError: there is no checkpoint, or a field differs (the message names it).
+        """
+        wanted = {"params": params, "state": state}
+        restored = self._restore(wanted, step, partial=True)
+        return restored["params"], restored["state"]
+
+    def config_json(self, step: int | None = None) -> str:
+        """The configuration saved with a checkpoint.
+
+        Raises:
+          InputError: there is no checkpoint.
+        """
+        args = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return json.dumps(
+            self._manager.restore(self._existing(step), args=args)["config"]
+        )
+
+    def close(self) -> None:
+        """Waits for what was begun."""
+        self._manager.close()
+
+    def _existing(self, step: int | None) -> int:
+        self.wait()
+        steps = self._manager.all_steps()
+        step = self.latest_step if step is None else step
+        if step is None or step not in steps:
+            there = f"there are steps {sorted(steps)}" if steps else "there is none"
+            wanted = "checkpoint" if step is None else f"checkpoint {step}"
+            raise InputError(f"{self._folder}: no {wanted} ({there}); train first")
+        return step
+
+    def _restore(self, abstract: PyTree, step: int | None, *, partial: bool) -> PyTree:
+        step = self._existing(step)
+        wanted = _flatten(abstract)
+        with _naming(self._folder / str(step)):
+            stored = self._manager.item_metadata(step)["state"].tree
+        _compare(wanted, stored, f"{self._folder / str(step)}", partial)
+        args = ocp.args.PyTreeRestore(
+            wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=partial,
+        )
+        with _naming(self._folder / str(step)):
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
+        leaves = [restored["state"][name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """What Orbax and TensorStore say of damaged files, as bad input."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder}: the checkpoint cannot be read ({str(error)[:200]}); delete this"
+            " folder to go on from the checkpoint before it"
+        ) from error
+
+
+def _flatten(tree: PyTree) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _compare(
+    wanted: Mapping[str, Any], stored: Mapping[str, Any], where: str, partial: bool
+) -> None:
+    fix = "restore with the configuration that trained it, or train in a new folder"
+    for name, leaf in wanted.items():
+        if name not in stored:
+            raise InputError(f"{where}: the checkpoint has no {name}; {fix}")
+        have = (tuple(stored[name].shape), str(stored[name].dtype))
+        want = (tuple(leaf.shape), str(leaf.dtype))
+        if have != want:
+            raise InputError(
+                f"{where}: {name} is {have[1]}{list(have[0])} in the checkpoint and"
+                f" {want[1]}{list(want[0])} in this model; {fix}"
+            )
+    extra = [name for name in stored if name not in wanted]
+    if partial:  # an optimizer's fields are not asked for
+        extra = [name for name in extra if name.startswith(("params/", "state/"))]
+    if extra:
+        raise InputError(
+            f"{where}: the checkpoint has {extra[0]}, this model has not; {fix}"
+        )
+
+
+def _drop_chatter(record: logging.LogRecord) -> bool:
+    """Keeps Orbax's notes off a user's console; its errors, and all others', pass."""
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname

@@ -1,0 +1,326 @@
+"""The one training loop; it does not know what it trains.
+
+All randomness comes from (key, step) and every batch is `stream(step)`, so a checkpoint
+needs no more than the state: resumed equals uninterrupted, bit for bit.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from sid_jax.errors import InputError
+from sid_jax.train.checkpoint import Checkpointer
+from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
+from sid_jax.train.progress import MetricsLog, Progress, Window
+from sid_jax.train.sharding import (
+    MeshConfig,
+    abstract_like,
+    make_mesh,
+    place,
+    use_mesh,
+)
+from sid_jax.train.step import (
+    Aux,
+    Task,
+    TrainState,
+    abstract_state,
+    jit_train_step,
+    start_state,
+)
+from sid_jax.typing import PyTree
+
+__all__ = [
+    "Aux",
+    "Diverged",
+    "Evaluator",
+    "Interrupted",
+    "Task",
+    "TrainConfig",
+    "TrainState",
+    "checkpoint_step",
+    "fit",
+    "load_params",
+]
+
+Evaluator = Callable[[PyTree, PyTree], Iterable[tuple[str, float]]]
+
+_STEPS_AHEAD = 2  # steps that may wait for the device, each holding its batch there
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long to train, and what to do on the way.
+
+    Attributes:
+      steps: steps in all; a resumed run counts those before it.
+      seed: of everything random in training.
+      log_every: steps between progress lines, each a mean over these steps.
+      checkpoint_every: steps between checkpoints; 0 for the last step only.
+      eval_every: steps between evaluations; 0 for the last step only.
+      keep: latest checkpoints to keep.
+      show: metrics in the progress line beside the loss.
+    """
+
+    steps: int
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 0
+    eval_every: int = 0
+    keep: int = 2
+    show: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        positive = ("steps", "log_every", "keep")
+        for field in (*positive, "seed", "checkpoint_every", "eval_every"):
+            least = int(field in positive)
+            if getattr(self, field) < least:
+                raise InputError(
+                    f"train.{field}={getattr(self, field)} must be at least {least}"
+                )
+
+
+class Interrupted(Exception):  # noqa: N818 - asked for, hence no error
+    """A signal stopped the run; what was done is saved.
+
+    Attributes:
+      signal: SIGINT (Ctrl-C) or SIGTERM.
+      step: steps done.
+    """
+
+    def __init__(self, number: int, step: int, folder: Path):
+        saved = f"saved in {folder}" if step else "nothing to save yet"
+        super().__init__(f"stopped at step {step}, {saved}; run again to go on")
+        self.signal = signal.Signals(number)
+        self.step = step
+
+
+class Diverged(InputError):  # noqa: N818 - says what happened
+    """A loss or a gradient is not finite; names the step and the last checkpoint."""
+
+
+def fit(
+    task: Task,
+    stream: Callable[[int], PyTree],
+    *,
+    config: TrainConfig,
+    optimizer: OptimizerConfig,
+    mesh: MeshConfig | None = None,
+    folder: str | Path,
+    evaluators: Mapping[str, Evaluator] | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainState:
+    """Trains, or goes on where the folder's last checkpoint stands.
+
+    Writes `checkpoints/` and `metrics.jsonl`. A metric there is a mean over the steps
+    since the line before; an evaluator's value is named `evaluator/name`.
+
+    Args:
+      task: what to train.
+      stream: this process's rows of the batch of a step (NumPy), pure; called from
+        another thread, one step ahead.
+      config: how long.
+      optimizer: the optimizer.
+      mesh: the devices; by default all of them, data parallel.
+      folder: the run's folder.
+      evaluators: called with (params, state), which they must not keep.
+      log: takes lines for the user.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      InputError: the mesh, the batch or the folder's checkpoint does not fit.
+      Diverged: a loss or a gradient is not finite.
+      Interrupted: SIGINT or SIGTERM came; the state is saved. (A second Ctrl-C does not
+        wait for the step to end, and saves nothing.)
+    """
+    mesh, folder = mesh or MeshConfig(), Path(folder)
+    devices = make_mesh(mesh)
+    key = jax.random.key(config.seed)
+    transform, schedule = make_optimizer(optimizer, config.steps)
+    batch = place(stream(0), devices)
+    examples = max(len(leaf) for leaf in jax.tree.leaves(batch))
+    abstract = abstract_state(task, transform, batch, devices, mesh.rules)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    parts = {"train": config, "optimizer": optimizer, "mesh": mesh}
+    config_json = json.dumps({name: asdict(part) for name, part in parts.items()})
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(_listen())
+        stack.enter_context(use_mesh(devices, mesh.rules))
+        checkpoints = Checkpointer(folder / "checkpoints", config.keep)
+        stack.callback(checkpoints.close)
+        start = checkpoints.latest_step
+        if start is not None:
+            state = checkpoints.restore(abstract)
+            going = "goes on" if start < config.steps else "already finished"
+            log(f"{folder}: {going} at step {start} of {config.steps}")
+            for change in _changes(checkpoints.config_json(), config_json):
+                log(f"  changed since that checkpoint: {change}")
+            if start >= config.steps:
+                return state
+        else:
+            start = 0
+            batches = _until_stopped(stream, devices, stop, folder)
+            state = start_state(task, transform, batch, batches, key, shardings)
+
+        records = MetricsLog(folder / "metrics.jsonl", start)
+        stack.callback(records.close)
+        pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
+        train_step = jit_train_step(task, transform, schedule, shardings, devices)
+        progress = Progress(config.steps, examples, config.show)
+        window = Window()
+        began = time.perf_counter()
+        coming = pool.submit(stream, start)
+        for step in range(start + 1, config.steps + 1):
+            # A step, in this order; `step` counts it as done.
+            # 1. The batch, made while the device worked; the next one is ordered.
+            batch = place(coming.result(), devices)
+            if step < config.steps:
+                coming = pool.submit(stream, step)
+            # 2. Loss and gradient, optimizer, fold. Nothing is fetched: the call
+            #    returns at once, and only steps further back are waited for.
+            state, metrics = train_step(state, batch, key)
+            window.add(step, metrics)
+            window.wait(_STEPS_AHEAD)
+            if step == start + 1:
+                window.wait(0)
+                log(
+                    f"first step took {time.perf_counter() - began:.1f} s (it compiles)"
+                )
+                progress.restart(step)
+            # 3. The line. Any step that is to be kept is first seen to be finite.
+            last = step == config.steps
+            log_now = last or step % config.log_every == 0
+            eval_now = last or _divides(config.eval_every, step)
+            save_now = last or bool(stop) or _divides(config.checkpoint_every, step)
+            if log_now or eval_now or save_now:
+                _stop_if_diverged(window, checkpoints)
+            if log_now:
+                values = window.means() | progress.rates(step)
+                records.write(step, values)
+                log(progress.line(step, values))
+                progress.restart(step)
+            # 4. The evaluators.
+            if eval_now:
+                for name, evaluator in (evaluators or {}).items():
+                    found = evaluator(state.params, state.state)
+                    values = {f"{name}/{each}": float(value) for each, value in found}
+                    records.write(step, values)
+                    shown = (f"{each} {value:.4g}" for each, value in values.items())
+                    log("  ".join((f"step {step}/{config.steps}", *shown)))
+            # 5. The checkpoint comes last: where there is one, all lines are written.
+            if save_now:
+                checkpoints.save(step, state, config_json)
+            # 6. A signal that came since waits for the next step if none is saved here.
+            if save_now and stop:
+                checkpoints.wait()
+                raise Interrupted(stop[0], step, folder)
+            if eval_now or save_now:
+                progress.restart(step)
+    return state
+
+
+def load_params(
+    task: Task,
+    batch: PyTree,
+    folder: str | Path,
+    *,
+    mesh: MeshConfig | None = None,
+    step: int | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Parameters and state of a run's checkpoint, without its optimizer.
+
+    Args:
+      task: the task that was trained.
+      batch: arrays or shapes of a batch, as in training (the row count may differ).
+      folder: the run's folder.
+      mesh: where to put them; need not be the mesh of training.
+      step: defaults to the latest.
+
+    Raises:
+      InputError: there is no checkpoint, or it is not of this task.
+    """
+    mesh = mesh or MeshConfig()
+    boxed = jax.eval_shape(task.init, jax.random.key(0), batch)
+    params, state = abstract_like(boxed, make_mesh(mesh), mesh.rules)
+    checkpoints = Checkpointer(Path(folder) / "checkpoints", read_only=True)
+    try:
+        return checkpoints.restore_params(params, state, step)
+    finally:
+        checkpoints.close()
+
+
+def checkpoint_step(folder: str | Path) -> int | None:
+    """Step of the last checkpoint of a run's folder; None if there is none."""
+    if not (Path(folder) / "checkpoints").is_dir():
+        return None
+    checkpoints = Checkpointer(Path(folder) / "checkpoints", read_only=True)
+    try:
+        return checkpoints.latest_step
+    finally:
+        checkpoints.close()
+
+
+@contextmanager
+def _listen() -> Iterator[list[int]]:
+    """Yields a list that is empty until SIGINT or SIGTERM comes, then holds it."""
+    came: list[int] = []
+
+    def handle(number, frame):
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()  # only the main thread may listen; others are stopped otherwise
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _until_stopped(stream, mesh: Mesh, stop: list[int], folder: Path) -> Iterator:
+    for step in count():
+        if stop:
+            raise Interrupted(stop[0], 0, folder)
+        yield place(stream(step), mesh)
+
+
+def _stop_if_diverged(window: Window, checkpoints: Checkpointer) -> None:
+    bad = window.first_bad()
+    if bad is not None:
+        step, loss, norm = bad
+        good = checkpoints.latest_step
+        where = "there is none" if good is None else f"that of step {good}"
+        raise Diverged(
+            f"step {step}: the loss is {loss}, the norm of its gradient {norm}; last"
+            f" good checkpoint: {where}. Lower optimizer.learning_rate or set"
+            " optimizer.clip_norm"
+        )
+
+
+def _divides(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _changes(before: str, now: str) -> Iterator[str]:
+    old = json.loads(before)
+    for part, fields in json.loads(now).items():
+        for name, value in fields.items():
+            was = old.get(part, {}).get(name)
+            if was != value:
+                yield f"{part}.{name} {was} -> {value}"

@@ -1,0 +1,116 @@
+"""The notebooks run in their smoke form, and hold a story but no logic."""
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from sid_jax.data.importer import import_dataset
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+SIZES = ("10 OZ", "20 OZ", "1 LB")
+BRANDS = ("National", "Private")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The folder of a data set: 60 items, 3 stores, 25 households of 4 to 8 baskets."""
+    items = [
+        {
+            "item_id": f"p{n}",
+            "title": f"product {n // 5} {SIZES[n % 3]}",
+            "categories": [f"department {n // 20}", f"kind {n // 5}"],
+            "manufacturer": f"m{n % 7}",
+            "brand_tier": BRANDS[n % 2],
+            "package_size": SIZES[n % 3],
+            "price": 0.5 + n / 10,
+        }
+        for n in range(60)
+    ]
+    # A household keeps to one store and comes back to its own few products.
+    baskets = [
+        {
+            "user_id": f"h{user}",
+            "order": order,
+            "retailer_id": f"s{user % 3}",
+            "product_ids": [
+                f"p{(7 * user + 11 * k + order % 3) % 60}" for k in range(4)
+            ],
+        }
+        for user in range(25)
+        for order in range(4 + user % 5)
+    ]
+    files = tmp_path / "items.jsonl", tmp_path / "baskets.jsonl"
+    for file, rows in zip(files, (items, baskets), strict=True):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_dataset(files[0], None, files[1], name="tiny", data_dir=str(tmp_path))
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """The name of a kernel that is this interpreter, on this checkout, on one CPU."""
+    folder = tmp_path / "jupyter" / "kernels" / "here"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "here", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # the other way is deprecated
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # One device. Most of the time is compiling: cheaply, and the search of four cells
+    # once.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    return "here"
+
+
+def test_finds_the_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_in_its_smoke_form(path, data, kernel, tmp_path, monkeypatch):
+    notebook = nbformat.read(path, as_version=4)
+    parameters = [cell for cell in notebook.cells if "SMOKE = False" in cell.source]
+    assert len(parameters) == 1
+    parameters[0].source = parameters[0].source.replace("SMOKE = False", "SMOKE = True")
+    monkeypatch.setenv("SID_NOTEBOOK_DATA", str(data))
+    client = NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name=kernel,
+        resources={"metadata": {"path": str(tmp_path)}},
+    )
+    client.execute()
+    written = {file.name for file in (tmp_path / "runs").rglob("*.*")}
+    assert {"sids.parquet", "index.npz", "samples.jsonl", "report.html"} <= written
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    assert not [out for out in outputs if out.get("name") == "stderr"], outputs
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_a_short_story_without_logic_or_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 25
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert sum("%pip" in cell.source for cell in code) == 1
+    for cell in notebook.cells:
+        assert not cell.metadata
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+        assert not re.search(r"/(home|root|tmp|work|Users|content)/", cell.source)
+    for cell in code:
+        python = re.sub(r"^(\s*)%.*$", r"\1pass", cell.source, flags=re.MULTILINE)
+        kinds = {type(node) for node in ast.walk(ast.parse(python))}
+        logic = {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda}
+        assert not kinds & (logic | {ast.While}), cell.source

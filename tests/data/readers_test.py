@@ -1,0 +1,224 @@
+"""Rows come back as written, in every form; damage is refused with its place."""
+
+import csv
+import gzip
+import io
+import json
+import math
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sid_jax.data.readers import infer_columns, read_lines, read_table
+from sid_jax.errors import InputError
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
+NAMES = st.lists(
+    TEXT.map(str.strip).filter(bool), min_size=2, max_size=4, unique=True
+)  # A row of one empty column is a blank line in CSV: hence two.
+
+
+def pack(path, content: bytes):
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def to_csv(columns, rows) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows([columns, *rows])
+    return buffer.getvalue().encode()
+
+
+@settings(deadline=None, max_examples=30)
+@given(names=NAMES, zipped=st.sampled_from(["", ".gz"]), data=st.data())
+def test_text_rows_are_the_same_in_every_form(names, zipped, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    row = st.lists(TEXT, min_size=len(names), max_size=len(names))
+    cells = data.draw(st.lists(row, min_size=1, max_size=5))
+    want = [dict(zip(names, line, strict=True)) for line in cells]
+    lines = "".join(
+        json.dumps(row, ensure_ascii=data.draw(st.booleans())) + "\n" for row in want
+    )
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(want), buffer)
+    for name, content in (
+        ("t.csv", to_csv(names, cells)),
+        ("t.jsonl", lines.encode()),
+        ("t.parquet", buffer.getvalue()),
+    ):
+        table = read_table(pack(folder / f"{name}{zipped}", content))
+        got = [{k: v or "" for k, v in row.items()} for _, row in table.rows]
+        assert got == want, name
+        assert list(table.columns) == names
+
+
+def test_line_numbers_are_those_of_the_file(tmp_path):
+    content = '\ufeffitem_id,title\n\n1,"two\nlines"\n2,x\n\n3,y\n'
+    path = pack(tmp_path / "t.csv.gz", content.encode())
+    table = read_table(path)
+    assert table.columns == ("item_id", "title")
+    assert [number for number, _ in table.rows] == [3, 5, 7]
+    path = pack(tmp_path / "t.jsonl", b'\n{"a": 1}\n\n{"a": 2}')
+    assert [number for number, _ in read_table(path).rows] == [2, 4]
+
+
+def test_a_column_without_a_name_is_left_out(tmp_path):
+    table = read_table(pack(tmp_path / "t.csv", b",item_id\n0,a\n1,b\n"))
+    assert table.columns == ("item_id",)
+
+
+GOOD_ZIP = gzip.compress(b'{"item_id": "1"}\n' * 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.txt", b"a", r"must end in \.csv"),
+        ("t.gz", b"a", r"must end in \.csv"),
+        ("t.csv", b"", "no rows"),
+        ("t.csv", b"item_id,title\n", "no rows"),
+        ("t.jsonl", b"\n\n", "no rows"),
+        (
+            "t.csv",
+            b"a,b\n1,2\n1\n1,2,3\n",
+            r"2 at line 3 \(1 for 2\), line 4 \(3 for 2",
+        ),
+        ("t.csv", b"a,b,a\n1,2,3\n", "two columns share a name"),
+        ("t.csv", b'a,b\n1,"2\n3,4\n', "check the quotes"),
+        ("t.csv", b'a,b\n1,"2"x\n', "line 2: .*check the quotes"),
+        ("t.csv", b"a,b\n1,caf\xe9\n", r"line 2: not UTF-8 \(byte 0xe9 at position 6"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "line 1: not UTF-8"),
+        ("t.jsonl", b'{"a": 1}\n{"a": \n', "1 at line 2"),
+        ("t.jsonl", b'[{"a": 1}]\n', r"1 at line 1 \(list\)"),
+        ("t.jsonl", b'{"a": "\\ud800"}\n', r"broken \\u escape"),
+        ("t.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", "no JSON object"),
+        ("t.jsonl.gz", GOOD_ZIP[:-12], "truncated or damaged gzip"),
+        ("t.jsonl.gz", GOOD_ZIP[:30] + b"!" + GOOD_ZIP[31:], "damaged gzip"),
+        ("t.parquet", b"PAR1", "not a readable Parquet"),
+    ],
+)
+def test_damage_is_refused_with_file_and_place(name, content, message, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_table(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_or_a_folder_is_refused(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("absent.csv", "folder.csv"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_table(tmp_path / name)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    content=st.binary(max_size=60), kind=st.sampled_from(["csv", "jsonl", "parquet"])
+)
+@example(content=b"\x1f\x8b", kind="csv")
+def test_any_bytes_give_rows_or_an_input_error(content, kind, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bytes") / f"t.{kind}"
+    path.write_bytes(content)
+    try:
+        table = read_table(path)
+    except InputError as error:
+        assert str(path) in str(error)
+    else:
+        assert table.rows
+
+
+def test_every_cut_of_a_parquet_file_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"item_id": ["a", "b"]}), buffer)
+    content = buffer.getvalue()
+    for end in range(0, len(content), 7):
+        path = tmp_path / "t.parquet"
+        path.write_bytes(content[:end])
+        with pytest.raises(InputError, match="Parquet"):
+            read_table(path)
+
+
+def test_parquet_types_become_plain(tmp_path):
+    table = pa.table(
+        {
+            "when": pa.array([1, None], pa.timestamp("us")),
+            "price": pa.array([Decimal("1.25"), None]),
+            "name": pa.array(["x", None]).dictionary_encode(),
+            "small": pa.array([1.5, None], pa.float32()),
+            "big": pa.array(["y", None], pa.large_string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet")
+    assert read.findings.unit == "row"
+    assert read.rows[0] == (
+        1,
+        {
+            "when": "1970-01-01 00:00:00.000001",
+            "price": 1.25,
+            "name": "x",
+            "small": 1.5,
+            "big": "y",
+        },
+    )
+    assert set(read.rows[1][1].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "want"),
+    [
+        (["1", "", "-20"], "int64", [1, None, -20]),
+        (["1", "2.5", "1e3"], "double", [1.0, 2.5, 1000.0]),
+        (["1", "nan", "2"], "double", [1.0, None, 2.0]),
+        (["TRUE", "false", ""], "bool", [True, False, None]),
+        (["007", "1", "2"], "string", ["007", "1", "2"]),
+        (["007", "1", "2.5"], "string", ["007", "1", "2.5"]),
+        (["1", "x", "2"], "string", ["1", "x", "2"]),
+        (["1_000", "2", "3"], "string", ["1_000", "2", "3"]),
+        (["99999999999999999999", "1", "2"], "double", [1e20, 1.0, 2.0]),
+    ],
+)
+def test_kinds_of_csv_columns(cells, kind, want, tmp_path):
+    content = to_csv(["item_id", "x"], [["a", cell] for cell in cells])
+    arrays, _ = infer_columns(
+        read_table(pack(tmp_path / "t.csv", content)), {"item_id"}
+    )
+    assert (str(arrays["x"].type), arrays["x"].to_pylist()) == (kind, want)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "want", "note"),
+    [
+        ([1, None, 2], "int64", [1, None, 2], None),
+        ([1, 2.5, None], "double", [1.0, 2.5, None], None),
+        ([True, None, False], "bool", [True, None, False], None),
+        ([1.5, math.inf, math.nan], "double", [1.5, None, None], "not finite"),
+        (["a", 1, True], "string", ["a", "1", "true"], "mixed kinds"),
+        ([2**70, 1, None], "string", [str(2**70), "1", None], "mixed kinds"),
+        ([[1, 2], [], None], "string", ["1|2", None, None], "joined"),
+        ([[["a", "b"], ["c"]], ["d"], "e"], "string", ["a > b|c", "d", "e"], "joined"),
+        ([{"k": [1]}, None, None], "string", ['{"k": [1]}', None, None], "joined"),
+    ],
+)
+def test_kinds_of_json_columns(values, kind, want, note, tmp_path):
+    lines = "".join(json.dumps({"x": v, "empty": None}) + "\n" for v in values)
+    table = read_table(pack(tmp_path / "t.jsonl", lines.encode()))
+    arrays, notes = infer_columns(table, ())
+    assert list(arrays) == ["x"] and str(arrays["x"].type) == kind
+    assert arrays["x"].to_pylist() == want
+    assert any("no value: empty" in line for line in notes)
+    assert len(notes) == 1 + (note is not None)
+    assert note is None or any(note in line and ": x" in line for line in notes)
+
+
+def test_lines_end_anywhere(tmp_path):
+    path = pack(tmp_path / "s.txt", b"\xef\xbb\xbfu 1 2\r\nv 3")
+    assert [(n, line.split()) for n, line in read_lines(path)] == [
+        (1, ["u", "1", "2"]),
+        (2, ["v", "3"]),
+    ]

@@ -1,0 +1,135 @@
+"""Every experiment file runs in its smoke form, from data to report."""
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from sid_jax.config import (
+    MeshConfig,
+    RetrieverExperiment,
+    TokenizerExperiment,
+    read_experiment,
+    smoke,
+)
+from sid_jax.data.importer import import_dataset
+from sid_jax.flows.train import train
+
+FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+TOKENIZERS, RETRIEVERS = (
+    [file for file in FILES if isinstance(read_experiment(file), kind)]
+    for kind in (TokenizerExperiment, RetrieverExperiment)
+)
+SIZES = ("10 OZ", "20 OZ", "1 LB")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds the data set `tiny`, with every column that an experiment asks for."""
+    folder = tmp_path_factory.mktemp("experiments")
+    items = [
+        {
+            "item_id": f"p{n}",
+            "title": f"product {n // 5} {SIZES[n % 3]}",
+            "brand": f"b{n % 4}",
+            "categories": [f"department {n // 20}", f"kind {n // 5}"],
+            "manufacturer": f"m{n % 7}",
+            "brand_tier": ("National", "Private")[n % 2],
+            "package_size": SIZES[n % 3],
+            "price": 0.5 + n / 10,
+        }
+        for n in range(60)
+    ]
+    baskets = [
+        {
+            "user_id": f"h{user}",
+            "order": order,
+            "retailer_id": f"s{user % 3}",
+            "product_ids": [
+                f"p{(7 * user + 11 * k + order % 3) % 60}" for k in range(4)
+            ],
+        }
+        for user in range(25)
+        for order in range(4 + user % 5)
+    ]
+    files = folder / "items.jsonl", folder / "baskets.jsonl"
+    for file, rows in zip(files, (items, baskets), strict=True):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_dataset(files[0], None, files[1], name="tiny", data_dir=str(folder))
+    return folder
+
+
+def test_finds_both_kinds():
+    assert TOKENIZERS and RETRIEVERS
+    assert len(TOKENIZERS) + len(RETRIEVERS) == len(FILES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_is_one_short_file_that_says_how_to_run_it(file):
+    text = file.read_text()
+    assert len(text.splitlines()) < 100
+    tree = ast.parse(text)
+    said = ast.get_docstring(tree) or ""
+    assert f"sid train experiments/{file.name} --workdir" in said
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Import)
+        if isinstance(node, ast.ImportFrom):
+            assert str(node.module).split(".")[0] == "sid_jax"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_page_of_results_has_it(file):
+    assert f"`{file.name}`" in (file.parent / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def cheap_compiling():
+    """Compiling is nearly all that a smoke run does."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture(scope="module")
+def run(folder, cheap_compiling):
+    """Runs an experiment in its smoke form, once; returns its run folder and lines."""
+    done = {}
+
+    def run_once(file: Path, **changes) -> tuple[Path, list[str]]:
+        if file not in done:
+            workdir, lines = folder / file.stem, []
+            config = smoke(read_experiment(file))
+            data = dataclasses.replace(config.data, name="tiny", data_dir=str(folder))
+            mesh = MeshConfig(data=1, model=1)  # one of the eight compiles faster
+            config = dataclasses.replace(config, data=data, mesh=mesh, **changes)
+            train(config, workdir, lines.append)
+            done[file] = workdir, lines
+        return done[file]
+
+    return run_once
+
+
+@pytest.mark.parametrize("file", TOKENIZERS, ids=lambda file: file.stem)
+def test_tokenizer_ends_in_a_table_and_a_report(file, run):
+    workdir, lines = run(file)
+    assert {"sids.parquet", "report.html", "metrics.jsonl"} <= _names(workdir)
+    assert "60 items" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("file", RETRIEVERS, ids=lambda file: file.stem)
+def test_retriever_ends_in_judged_answers_and_a_report(file, run):
+    tokenizer, _ = run(TOKENIZERS[0])
+    workdir, lines = run(file, tokenizer=str(tokenizer))
+    assert {"index.npz", "samples.jsonl", "report.html"} <= _names(workdir)
+    rows = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert 0 <= json.loads(rows[-1])["item/sid_jax/recall@10"] <= 1
+    assert "held-out baskets" in "\n".join(lines)
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}

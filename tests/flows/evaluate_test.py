@@ -1,0 +1,192 @@
+"""Figures of an evaluation against slow ones; what they are of and where they stand."""
+
+import json
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from sid_jax.flows.corpus import Corpus
+from sid_jax.flows.evaluate import BASELINES, MODEL, evaluate_retriever, is_judged
+from sid_jax.flows.retriever import choose_requests, load_retriever
+from sid_jax.train.progress import read_metrics
+
+
+@pytest.fixture(scope="module")
+def judged(world, tmp_path_factory):
+    """A run that was to go on to step 10."""
+    folder = world.copy("retriever", tmp_path_factory.mktemp("judged") / "run")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"steps": 6', '"steps": 10'))
+    lines = []
+    return folder, evaluate_retriever(folder, lines.append), lines
+
+
+@pytest.fixture(scope="module")
+def asked(judged):
+    """Each request in plain Python: user, store, basket, targets, owned counts."""
+    retriever = load_retriever(judged[0])
+    corpus = Corpus.load(retriever.config, judged[0] / "sids.parquet")
+    requests = choose_requests(retriever.config, corpus.data, corpus.test, 0)
+    return retriever, requests
+
+
+def slow_world(world):
+    sold, own = defaultdict(Counter), defaultdict(Counter)
+    groups = defaultdict(list)
+    for user, _, store, items in world.make_baskets():
+        groups[user].append((store, [int(i[1:]) for i in items.split()]))
+    for user, rows in groups.items():
+        for store, items in rows[:-2]:
+            sold[store].update(items)
+        for _, items in rows[:-1]:
+            own[user].update(items)
+    return sold, own, groups
+
+
+def recall(found, wanted, k):
+    return len(set(found[:k]) & wanted) / len(wanted)
+
+
+def ndcg(found, wanted, k):
+    seen, gain = set(), 0.0
+    for rank, item in enumerate(found[:k], 1):
+        if item in wanted and item not in seen:
+            gain += 1 / math.log2(1 + rank)
+        seen.add(item)
+    ideal = sum(1 / math.log2(1 + rank) for rank in range(1, min(k, len(wanted)) + 1))
+    return gain / ideal
+
+
+def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
+    retriever, requests = asked
+    scores = score_all(retriever, requests)
+    leaves = retriever.index.leaves
+    sold, own, groups = slow_world(world)
+    stores = ("east", "north", "west")
+    pairs = defaultdict(list)
+    carried = []
+    for row, user in enumerate(groups):
+        store = stores[requests.retailers[row]]
+        basket = {int(i) for i in requests.basket[row] if i >= 0}
+        targets = {int(i) for i in requests.targets[row] if i >= 0}
+        last_store, last = groups[user][-1]
+        assert (store, sorted(basket | targets)) == (last_store, sorted(last))
+        assert len(basket) == len(last) // 2
+        counts, shop = own[user], sold[store]
+        carried += [item in shop for item in targets]
+
+        offers = []
+        for leaf in range(scores.shape[1]):
+            items = [item for item in shop if leaves[item] == leaf]
+            total = sum(shop[item] for item in items)
+            weights = {
+                item: counts[item] + shop[item] / (1 + total)
+                for item in items
+                if item not in basket
+            }
+            for item, weight in weights.items():
+                share = math.log(weight / sum(weights.values()))
+                offers.append((-(scores[row, leaf] + share), item))
+        here = [item for item in shop if item not in basket]
+        popular = sorted(here, key=lambda i: (-shop[i], i))
+        mine = [item for item in here if counts[item]]
+        mine.sort(key=lambda i: (-counts[i], -shop[i], i))
+        lists = {
+            MODEL: [item for _, item in sorted(offers)],
+            BASELINES[0]: popular,
+            BASELINES[1]: mine,
+            BASELINES[2]: mine + [item for item in popular if item not in mine],
+        }
+        known = sorted({leaves[item] for item in shop}, key=lambda u: -scores[row, u])
+        views = {
+            "item": targets,
+            "repeat": {item for item in targets if counts[item]},
+            "new": {item for item in targets if not counts[item]},
+        }
+        for name, found in lists.items():
+            for k in (5, 10, 50):
+                for view, wanted in views.items():
+                    if wanted:
+                        key = f"{view}/{name}"
+                        pairs[f"{key}/recall@{k}"].append(recall(found, wanted, k))
+                        pairs[f"{key}/ndcg@{k}"].append(ndcg(found, wanted, k))
+                sids = known if name == MODEL else [leaves[item] for item in found]
+                wanted = {leaves[item] for item in targets}
+                pairs[f"sid/{name}/recall@{k}"].append(recall(sids, wanted, k))
+                pairs[f"sid/{name}/ndcg@{k}"].append(ndcg(sids, wanted, k))
+    values = judged[1]
+    assert values["carried"] == pytest.approx(np.mean(carried))
+    assert pairs.keys() == values.keys() - {"carried", "beam_yield"}
+    for key, each in pairs.items():
+        assert values[key] == pytest.approx(np.mean(each), abs=1e-9), key
+
+
+def test_targets_never_sold_at_the_store_are_misses(judged):
+    values = judged[1]
+    assert values["carried"] < 1
+    # With every product of the store listed, recall is what the store carries.
+    for name in (MODEL, BASELINES[0], BASELINES[2]):
+        assert values[f"item/{name}/recall@50"] < 1
+
+
+def test_the_table_holds_every_figure_shown(judged):
+    text = "\n".join(judged[2])
+    assert text.count("household repeats") == 4
+    assert f"{judged[1][f'item/{MODEL}/recall@10']:.4f}" in text
+    assert "25 held-out baskets" in text
+
+
+def test_figures_and_samples_are_written(world, judged):
+    folder, values, _ = judged
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6, 6, 6, 6]
+    for key, value in values.items():
+        if math.isfinite(value):
+            assert rows[-1][key] == rows[-2][key] == value
+    known = {item["item_id"]: item for item in world.make_items()}
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert len(samples) == 8
+    last = {row[0]: row for row in world.make_baskets()}
+    for sample in samples:
+        _, _, store, items = last[sample["user"]]
+        assert sample["retailer"] == store
+        halves = sample["basket"] + sample["held_out"]
+        assert sorted(each["item_id"] for each in halves) == sorted(items.split())
+        held = {each["item_id"] for each in sample["held_out"]}
+        for each in sample["retrieved"]:
+            assert each["hit"] == (each["item_id"] in held)
+            assert each["title"] == known[each["item_id"]]["title"]
+
+
+def test_judged_means_of_this_checkpoint_and_this_search(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    assert is_judged(folder)
+    config = folder / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"num_beams": 48', '"num_beams": 4'))
+    assert not is_judged(folder)
+    config.write_text(text)
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    for cut in (lines[:-1], [line.replace('"step": 6', '"step": 4') for line in lines]):
+        metrics.write_text("".join(cut))
+        assert not is_judged(folder)
+    metrics.write_text("".join(lines))
+    (folder / "samples.jsonl").unlink()
+    assert not is_judged(folder)
+
+
+def test_an_unfinished_run_is_judged_as_what_it_is(judged):
+    assert judged[2][0].endswith("stands at step 6 of 10")
+    assert read_metrics(judged[0] / "metrics.jsonl")[-1]["step"] == 6
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "nothing"])
+def test_other_folders_are_refused(world, tmp_path, capsys, kind):
+    folder = world.tokenizer if kind == "tokenizer" else tmp_path
+    assert world.run("evaluate", folder) == 2
+    err = capsys.readouterr().err
+    assert "run of a tokenizer" in err or "is no run folder" in err

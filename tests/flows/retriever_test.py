@@ -1,0 +1,126 @@
+"""The search against a plain scoring of every SID; what `load_retriever` refuses."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from sid_jax.config import MeshConfig, SearchConfig
+from sid_jax.errors import InputError
+from sid_jax.flows.corpus import Corpus
+from sid_jax.flows.retriever import choose_requests, load_retriever
+from sid_jax.sids.beam import Beams
+from sid_jax.sids.table import read_table, write_table
+
+
+@pytest.fixture(scope="module")
+def retriever(world):
+    return load_retriever(world.retriever)
+
+
+@pytest.fixture(scope="module")
+def requests(world, retriever):
+    corpus = Corpus.load(retriever.config, world.retriever / "sids.parquet")
+    return choose_requests(retriever.config, corpus.data, corpus.test, 0)
+
+
+def test_beams_are_all_the_stores_sids_by_the_models_likelihood(
+    retriever, requests, score_all
+):
+    scores = score_all(retriever, requests)
+    row = 0
+    for products, beams in retriever.retrieve(requests):
+        for b in range(len(beams.valid)):
+            store = requests.retailers[row]
+            start, stop = retriever.index.starts[store : store + 2]
+            carried = np.unique(
+                retriever.index.leaves[retriever.index.items[start:stop]]
+            )
+            order = carried[np.argsort(-scores[row, carried], kind="stable")]
+            assert beams.leaves[b][beams.valid[b]].tolist() == order.tolist()
+            np.testing.assert_allclose(
+                beams.scores[b][: len(order)], scores[row, order], rtol=1e-4, atol=1e-4
+            )
+            assert products.items[b].max() < 60
+            row += 1
+    assert row == len(requests)
+
+
+def test_likelihoods_of_all_sids_are_those_of_a_distribution(
+    retriever, requests, score_all
+):
+    # Over the catalog's SIDs they add up to at most one: others have a share too.
+    total = np.exp(score_all(retriever, requests)).sum(axis=1)
+    assert (total > 0).all()
+    assert (total <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("number", "batch_size", "devices", "sizes"),
+    [
+        (25, 8, 1, [8, 8, 8, 8]),  # the last batch is filled up
+        (1, 128, 1, [1]),  # one request is not asked 128 times
+        (25, 9, 8, [16, 16]),  # nine do not divide among eight devices
+        (3, 128, 8, [8]),
+        (16, 16, 8, [16]),
+    ],
+)
+def test_batches_are_as_large_as_needed_and_divide_among_devices(
+    monkeypatch, retriever, requests, number, batch_size, devices, sizes
+):
+    search = SearchConfig(batch_size=batch_size, top=3)
+    mesh = MeshConfig(data=devices)
+    config = dataclasses.replace(retriever.config, search=search, mesh=mesh)
+    asked = []
+
+    def answer(self, part, item_mask, params):
+        asked.append(part.users)
+        shape = (len(part), 1)
+        nothing = np.full(shape, -1, np.int32)
+        scores = np.full(shape, -np.inf, np.float32)
+        return Beams(nothing[..., None], scores, nothing, np.zeros(shape, bool))
+
+    monkeypatch.setattr(type(retriever), "_search", answer)
+    other = dataclasses.replace(retriever, config=config)
+    found = [len(p.items) for p, _ in other.retrieve(requests.take(np.arange(number)))]
+    assert [len(users) for users in asked] == sizes
+    assert sum(found) == number
+    assert np.concatenate(asked)[:number].tolist() == list(range(number))
+
+
+def test_beams_are_spent_on_what_meets_the_conditions(retriever, requests, score_all):
+    """With a single beam, the one item that is asked for is still found."""
+    one = requests.take(np.arange(1))
+    config = dataclasses.replace(retriever.config, search=SearchConfig(num_beams=1))
+    other = dataclasses.replace(retriever, config=config)
+    start, stop = retriever.index.starts[one.retailers[0] :][:2]
+    carried = np.setdiff1d(retriever.index.items[start:stop], one.basket)
+    scores = score_all(retriever, one)[0][retriever.index.leaves[carried]]
+    worst = carried[scores.argmin()]
+    products, beams = next(other.retrieve(one, item_mask=np.arange(60) == worst))
+    assert products.items[0, 0] == worst
+    assert (products.items[0, 1:] == -1).all()
+    assert beams.leaves.tolist() == [[retriever.index.leaves[worst]]]
+
+
+def test_a_run_of_more_devices_is_read_on_fewer(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"data": 1,', '"data": 64,'))
+    assert load_retriever(folder).config.mesh.data == -1
+
+
+def test_an_index_of_other_sids_is_refused(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    out = tmp_path / "sids.parquet"
+    items = world.write_items(tmp_path / "i.jsonl", world.make_items()[::-1])
+    words = ("--tokenizer", world.tokenizer, "--items", items, "--out", out)
+    assert world.run("encode", *words) == 0
+    shutil.copy(out, folder / "sids.parquet")
+    load_retriever(folder)  # rows are found by id
+    table = read_table(out)
+    moved = dataclasses.replace(table, items=np.roll(table.items, 9))
+    write_table(folder / "sids.parquet", moved)
+    with pytest.raises(InputError, match="was not made for"):
+        load_retriever(folder)

@@ -1,0 +1,307 @@
+from dataclasses import replace
+from functools import cache, partial
+from itertools import product
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sid_jax.losses import code_log_prob
+from sid_jax.models.decoder import DecoderConfig, SidDecoder
+from sid_jax.models.repeat import repeat_log_prob
+from sid_jax.models.transformer import TransformerConfig
+from sid_jax.sids.beam import beam_search
+from sid_jax.sids.trie import build_trie
+from sid_jax.sids.vocab import BASKET, PAD, Vocab
+
+SIZES = (3, 4, 2)
+VOCAB = Vocab(codebook_sizes=SIZES, num_retailers=2)
+ALL_SIDS = np.asarray(list(product(*map(range, SIZES))), np.int32)
+TRUNK = TransformerConfig(width=8, depth=2, num_heads=2, mlp_width=8)
+# History and basket of each request, before they are padded; (0, 3, 0) comes twice.
+REQUESTS = [
+    ([(1, 2, 1), (0, 3, 0), (1, 2, 1)], [(0, 3, 0)]),
+    ([(1, 2, 1)], [(0, 3, 0), (2, 2, 1)]),
+    ([], [(0, 0, 0)]),
+    ([], []),
+    ([(2, 3, 1), (2, 3, 0), (2, 0, 1)], []),
+]
+HISTORY, BASKET_SLOTS = 4, 2
+
+
+def make_prompts(places=None):
+    """Prompts of REQUESTS; `places` are those of a history's items, the last ones."""
+    history = np.full((len(REQUESTS), HISTORY, len(SIZES)), -1)
+    basket = np.full((len(REQUESTS), BASKET_SLOTS, len(SIZES)), -1)
+    for b, (bought, carried) in enumerate(REQUESTS):
+        at = range(HISTORY - len(bought), HISTORY) if places is None else places[b]
+        for place, item in zip(at, bought, strict=True):
+            history[b, place] = item
+        for place, item in enumerate(carried):
+            basket[b, place] = item
+    return VOCAB.prompts(np.arange(len(REQUESTS)) % 2, history, basket)
+
+
+def init(module, prompts):
+    return nn.unbox(jax.jit(module.init)(jax.random.key(0), prompts))["params"]
+
+
+@cache
+def make_decoder(repeat):
+    """A decoder whose every parameter matters: at the start, its gate does not."""
+    module = SidDecoder(DecoderConfig(transformer=TRUNK, repeat=repeat), VOCAB)
+    rng = np.random.default_rng(1)
+    return module, jax.tree.map(
+        lambda leaf: leaf + 0.5 * rng.normal(size=leaf.shape).astype(np.float32),
+        init(module, make_prompts()),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def spell(repeat, params, prompts):
+    """Log-probability of every SID, code by code, through `step`: [B, SIDs, L]."""
+    module, _ = make_decoder(repeat)
+    call = partial(module.apply, {"params": params})
+    context = call(prompts, method="context")
+    state = call(context, method="start")
+    gains, codes, beams = [], None, 1
+    for level, size in enumerate(SIZES):
+        state, logits = call(context, state, codes, level, method="step")
+        assert logits.shape == (len(prompts.retailers), beams, size)
+        gain = jax.nn.log_softmax(logits).reshape(len(logits), beams * size, 1)
+        gains.append(jnp.repeat(gain, len(ALL_SIDS) // (beams * size), axis=1))
+        parents = jnp.repeat(jnp.arange(beams), size)
+        state = jax.tree.map(lambda leaf, by=parents: leaf[:, by], state)
+        codes = jnp.tile(jnp.arange(size), beams)[None].repeat(len(logits), axis=0)
+        beams *= size
+    return jnp.concatenate(gains, axis=2)
+
+
+@partial(jax.jit, static_argnums=0)
+def teach(repeat, params, prompts):
+    """Log-probabilities of a basket's codes [B, S_b, L] and SIDs, and the pointer."""
+    module, _ = make_decoder(repeat)
+    outputs = module.apply({"params": params}, prompts)
+    codes = prompts.basket - jnp.asarray(VOCAB.level_offsets)
+    codes = jnp.where(prompts.basket == PAD, 0, codes)
+    gains = [
+        code_log_prob(logits, codes[..., level])
+        for level, logits in enumerate(outputs.logits)
+    ]
+    total = sum(gains)
+    if repeat:
+        total = repeat_log_prob(outputs.repeat, prompts.history, prompts.basket, total)
+    return jnp.stack(gains, axis=2), total, outputs.repeat
+
+
+def append_all(prompts):
+    """Each request once for each SID, put in the first free slot of its basket.
+
+    Slots are one more than `prompts` has.
+    """
+    count = (prompts.basket[..., 0] != PAD).sum(axis=1).repeat(len(ALL_SIDS))
+    many = jax.tree.map(lambda leaf: leaf.repeat(len(ALL_SIDS), axis=0), prompts)
+    basket = np.pad(many.basket, ((0, 0), (0, 1), (0, 0)))
+    sids = np.tile(VOCAB.code_tokens(ALL_SIDS), (len(prompts.retailers), 1))
+    basket[np.arange(len(basket)), count] = sids
+    return replace(many, basket=basket), count
+
+
+def teach_all(repeat, prompts):
+    """What the teacher-forced pass gives every SID as the next product."""
+    many, count = append_all(prompts)
+    outputs = teach(repeat, make_decoder(repeat)[1], many)
+    shape = (len(prompts.retailers), len(ALL_SIDS))
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf)[np.arange(len(count)), count].reshape(
+            *shape, *leaf.shape[2:]
+        ),
+        outputs,
+    )
+
+
+@cache
+def taught(repeat):
+    return teach_all(repeat, make_prompts())
+
+
+@cache
+def spelled(repeat):
+    return np.asarray(spell(repeat, make_decoder(repeat)[1], make_prompts()))
+
+
+def test_spelling_step_by_step_is_the_teacher_forced_pass():
+    gains, total, _ = taught(False)
+    np.testing.assert_allclose(spelled(False), gains, atol=1e-4)
+    np.testing.assert_allclose(gains.sum(axis=2), total, atol=1e-5)
+    assert np.ptp(gains, axis=(0, 1)).min() > 0.5  # no two codes look alike
+
+
+def test_spelling_with_the_repeat_head_is_the_teacher_forced_mixture():
+    _, total, _ = taught(True)
+    gains = spelled(True)
+    np.testing.assert_allclose(gains.sum(axis=2), total, atol=1e-4)
+    # Level by level: p(c | prefix) = p(prefix and c) / p(prefix).
+    joint = np.exp(total).reshape(len(REQUESTS), *SIZES)
+    for level in range(len(SIZES)):
+        longer = joint.sum(axis=tuple(range(level + 2, len(SIZES) + 1)), keepdims=True)
+        shorter = longer.sum(axis=level + 1, keepdims=True)
+        wanted = np.broadcast_to(np.log(longer / shorter), joint.shape)
+        wanted = wanted.reshape(gains.shape[:2])
+        np.testing.assert_allclose(gains[..., level], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_the_probabilities_of_all_sids_sum_to_one(repeat):
+    np.testing.assert_allclose(np.exp(taught(repeat)[1]).sum(axis=1), 1, rtol=1e-4)
+    total = spelled(repeat).sum(axis=2)
+    np.testing.assert_allclose(np.exp(total).sum(axis=1), 1, rtol=1e-4)
+
+
+def test_the_mixture_is_what_its_equation_says():
+    gains, total, repeat = taught(True)
+    history = make_prompts().history
+    for b, (bought, _) in enumerate(REQUESTS):
+        for n, sid in enumerate(ALL_SIDS):
+            same = (history[b] == VOCAB.code_tokens(sid)).all(axis=1)
+            repeated = sum(np.exp(a) for a in repeat.pointer[b, n][same])
+            gate = np.exp(repeat.repeat[b, n])
+            wanted = gate * repeated + (1 - gate) * np.exp(gains[b, n].sum())
+            np.testing.assert_allclose(np.exp(total[b, n]), wanted, rtol=1e-4)
+            assert (gate == 0) == (not bought)
+
+
+def test_no_output_sees_what_comes_after_it():
+    # Output (j, level) is read at code 7, which no prompt holds, so that the gradient
+    # with respect to a token's embedding comes through the input alone.
+    vocab = Vocab(codebook_sizes=(8, 8), num_retailers=1)
+    prompts = vocab.prompts(
+        np.zeros(1, int),
+        np.asarray([[[0, 0], [1, 1]]]),
+        np.asarray([[[2, 2], [3, 3], [4, 4]]]),
+    )
+    module = SidDecoder(DecoderConfig(transformer=TRUNK), vocab)
+    params = init(module, prompts)
+    params["repeat"]["gate"]["kernel"] += 1.0
+
+    @jax.jit
+    @jax.jacrev
+    def influence(embedding):
+        outputs = module.apply({"params": params | {"embedding": embedding}}, prompts)
+        read = jnp.stack([level[0, :, 7] for level in outputs.logits], axis=1)
+        return read, outputs.repeat.repeat[0], outputs.repeat.pointer[0, :, 0]
+
+    read, gate, pointer = (
+        np.abs(each).sum(axis=-1) for each in influence(params["embedding"])
+    )
+    basket = prompts.basket[0].ravel()
+    before = [prompts.retailers[0], *prompts.history.ravel(), BASKET]
+    for j, level in product(range(3), range(2)):
+        seen, coming = [*before, *basket[: j * 2 + level]], basket[j * 2 + level :]
+        for each in (read[j, level], *((gate[j], pointer[j]) if level == 0 else ())):
+            assert (each[seen] > 0).all()
+            assert (each[coming] == 0).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_it_changes_nothing_where_absent_items_stand(data):
+    places = [
+        sorted(data.draw(st.permutations(range(HISTORY)))[: len(bought)])
+        for bought, _ in REQUESTS
+    ]
+    prompts = make_prompts(places)
+    np.testing.assert_allclose(teach_all(True, prompts)[1], taught(True)[1], atol=1e-4)
+    _, params = make_decoder(True)
+    np.testing.assert_allclose(spell(True, params, prompts), spelled(True), atol=1e-4)
+
+
+def test_it_changes_nothing_how_many_absent_items_there_are():
+    prompts = make_prompts()
+    wider = replace(
+        prompts,
+        history=np.pad(prompts.history, ((0, 0), (2, 1), (0, 0))),
+        basket=np.pad(prompts.basket, ((0, 0), (0, 2), (0, 0))),
+    )
+    _, params = make_decoder(True)
+    np.testing.assert_allclose(spell(True, params, wider), spelled(True), atol=1e-4)
+
+
+def test_no_value_or_gradient_is_nan_when_nothing_is_there():
+    _, params = make_decoder(True)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(params):
+        prompts = jax.tree.map(jnp.asarray, make_prompts())
+        return teach(True, params, prompts)[1].sum()
+
+    value, gradient = total(params)
+    chex.assert_tree_all_finite((value, gradient))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+@partial(jax.jit, static_argnames="num_beams")
+def search(params, trie, prompts, allowed, *, num_beams):
+    call = partial(make_decoder(True)[0].apply, {"params": params})
+    context = call(prompts, method="context")
+    return beam_search(
+        partial(call, method="step"),
+        context,
+        call(context, method="start"),
+        trie,
+        num_beams=num_beams,
+        allowed=allowed,
+    )
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_beam_search_is_exhaustive_scoring(data):
+    # A catalog of 11 SIDs under other names: tries of one shape, and one program.
+    names = [np.asarray(data.draw(st.permutations(range(size)))) for size in SIZES]
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    some = ALL_SIDS[np.random.default_rng(0).choice(len(ALL_SIDS), 11, replace=False)]
+    renamed = np.stack(
+        [name[codes] for name, codes in zip(names, some.T, strict=True)], axis=1
+    )
+    rows = np.sort(np.ravel_multi_index(renamed.T, SIZES))
+    trie = build_trie(ALL_SIDS[rows], SIZES)
+    allowed = rng.random((len(REQUESTS), len(rows))) < 0.7
+
+    beams = search(  # as many beams as SIDs: nothing is pruned
+        make_decoder(True)[1], trie, make_prompts(), jnp.asarray(allowed), num_beams=11
+    )
+    scores = np.where(allowed, taught(True)[1][:, rows], -np.inf)
+    order = np.argsort(-scores, axis=1)
+    wanted = np.take_along_axis(scores, order, axis=1)
+    valid = np.isfinite(wanted)
+    np.testing.assert_array_equal(beams.valid, valid)
+    np.testing.assert_allclose(
+        np.asarray(beams.scores)[valid], wanted[valid], atol=1e-4
+    )
+    leaves = np.asarray(beams.leaves)[valid]
+    np.testing.assert_array_equal(leaves, order[valid])
+    np.testing.assert_array_equal(
+        np.asarray(beams.codes)[valid], ALL_SIDS[rows[leaves]]
+    )
+
+
+def test_inside_nnx_it_gives_what_linen_gives():
+    small = replace(TRUNK, depth=1)
+    module, prompts = (
+        SidDecoder(DecoderConfig(transformer=small), VOCAB),
+        make_prompts(),
+    )
+    with nnx.use_eager_sharding(False):  # there is no mesh
+        model = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(prompts)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    assert {"embedding", "bias", "blocks_0", "norm", "repeat"} == params.keys()
+    wanted = jax.jit(module.apply)({"params": params}, prompts)
+    chex.assert_trees_all_close(model(prompts), wanted, atol=1e-5)

@@ -1,0 +1,253 @@
+from functools import partial
+from math import prod
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sid_jax.errors import InputError
+from sid_jax.sids.beam import beam_search
+from sid_jax.sids.trie import build_trie
+
+# Codebook sizes, SIDs drawn and beams. A search compiles for each; hypothesis draws
+# what is in the arrays: the trie's codes, the logits, the allowances.
+SHAPES = [
+    ((3, 4, 2), 40, 5),
+    ((2, 2, 2, 2), 9, 3),
+    ((4, 1, 5), 8, 30),
+    ((7,), 4, 2),
+    ((7,), 1, 3),
+    ((1, 6, 6), 20, 1),
+    ((5, 5), 18, 8),
+    ((9, 9), 200, 6),  # more leaves than a word of the packed allowance holds
+]
+WIDE = [((3, 4, 2), 40, 30), ((4, 1, 5), 8, 12)]
+SHARES = np.asarray([1.0, 0.6, 0.2, 0.0])  # of leaves allowed, a request
+
+
+def look_up(sizes, context, state, codes, level):
+    """Logits are a function of (request, prefix), and the prefix lives in the state."""
+    prefix = state["prefix"]
+    if codes is not None:
+        prefix = prefix * sizes[level - 1] + codes
+    chex.assert_shape(state["more"], (*prefix.shape, 2, 3))
+    logits = context[level][jnp.arange(len(prefix))[:, None], prefix]
+    return {"prefix": prefix, "more": state["more"]}, logits
+
+
+@partial(jax.jit, static_argnames=("num_beams", "renormalize"))
+def search(tables, trie, allowed, *, num_beams, renormalize=False):
+    batch = len(tables[0])
+    state = {
+        "prefix": jnp.zeros((batch, 1), jnp.int32),
+        "more": jnp.zeros((batch, 1, 2, 3)),
+    }
+    return beam_search(
+        partial(look_up, trie.codebook_sizes),
+        tables,
+        state,
+        trie,
+        num_beams=num_beams,
+        allowed=allowed,
+        renormalize=renormalize,
+    )
+
+
+def grid_tables(rng, batch, sizes):
+    """Logits whose log-softmax is themselves, exactly: one 0 a row, the rest <= -1024.
+
+    Sums of them are whole numbers, so scores are exact and ties are common.
+    """
+    tables = []
+    for level, size in enumerate(sizes):
+        shape = (batch, prod(sizes[:level]), size)
+        table = rng.choice([-1024.0, -2048.0], shape)
+        np.put_along_axis(table, rng.integers(0, size, (*shape[:2], 1)), 0.0, axis=2)
+        tables.append(jnp.asarray(table, jnp.float32))
+    return tables
+
+
+def normal_tables(rng, batch, sizes):
+    return [
+        jnp.asarray(rng.normal(size=(batch, prod(sizes[:level]), size)), jnp.float32)
+        for level, size in enumerate(sizes)
+    ]
+
+
+def plain_beam_search(tables, request, sids, kept, num_beams, renormalize=False):
+    """One request's beams as (score, SID), best first; equal scores in SID order."""
+    sizes = [table.shape[2] for table in tables]
+    alive = {tuple(sid) for sid in sids[kept].tolist()}
+    beams = [(0.0, ())]
+    for level in range(len(sizes)):
+        grown = []
+        for score, path in beams:
+            row = np.ravel_multi_index(path, sizes[:level]) if path else 0
+            logits = np.asarray(tables[level][request, row], np.float64)
+            slots = [
+                code
+                for code in range(sizes[level])
+                if any(sid[: level + 1] == (*path, code) for sid in alive)
+            ]
+            over = logits[slots] if renormalize else logits
+            total = np.logaddexp.reduce(over) if len(over) else 0.0
+            grown += [(score + logits[code] - total, (*path, code)) for code in slots]
+        beams = sorted(grown, key=lambda beam: (-beam[0], beam[1]))[:num_beams]
+    return beams
+
+
+def random_sids(rng, sizes, count):
+    """Unique SIDs in order. Which nodes have how many children hangs on sizes and
+    count alone; the codes are renamed at random below each node.
+    """
+    shape = np.random.default_rng(0)
+    sids = np.stack([shape.integers(0, size, count) for size in sizes], axis=1)
+    renamed = sids.copy()
+    for level, size in enumerate(sizes):
+        for prefix in np.unique(sids[:, :level], axis=0):
+            below = (sids[:, :level] == prefix).all(axis=1)
+            renamed[below, level] = rng.permutation(size)[sids[below, level]]
+    return np.unique(renamed, axis=0)
+
+
+def assert_fillers_marked(beams):
+    valid = np.asarray(beams.valid)
+    assert (np.diff(valid.astype(int), axis=1) <= 0).all(), "fillers come last"
+    assert (np.asarray(beams.codes)[~valid] == -1).all()
+    assert (np.asarray(beams.leaves)[~valid] == -1).all()
+    assert (np.asarray(beams.scores)[~valid] == -np.inf).all()
+    assert np.isfinite(np.asarray(beams.scores)[valid]).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(SHAPES), st.integers(0, 2**32 - 1))
+def test_equals_a_plain_beam_search_ties_included(shape, seed):
+    sizes, count, num_beams = shape
+    rng = np.random.default_rng(seed)
+    sids = random_sids(rng, sizes, count)
+    tables = grid_tables(rng, len(SHARES), sizes)
+    allowed = rng.random((len(SHARES), len(sids))) < SHARES[:, None]
+    trie = build_trie(rng.permutation(sids), sizes)
+    beams = jax.device_get(search(tables, trie, allowed, num_beams=num_beams))
+    chex.assert_shape(beams.codes, (len(SHARES), num_beams, len(sizes)))
+    chex.assert_type([beams.codes, beams.leaves, beams.scores], [int, int, float])
+    assert_fillers_marked(beams)
+    tables = jax.device_get(tables)
+    for request, kept in enumerate(allowed):
+        expected = plain_beam_search(tables, request, sids, kept, num_beams)
+        num = beams.valid[request].sum()
+        found = [tuple(codes) for codes in beams.codes[request, :num].tolist()]
+        assert found == [path for _, path in expected]
+        assert beams.scores[request, :num].tolist() == [score for score, _ in expected]
+        leaves = beams.leaves[request, :num]
+        assert [tuple(sid) for sid in sids[leaves].tolist()] == found
+        assert kept[leaves].all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from(WIDE), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_wide_beam_equals_scoring_every_sid(shape, renormalize, seed):
+    sizes, count, num_beams = shape
+    rng = np.random.default_rng(seed)
+    sids = random_sids(rng, sizes, count)
+    assert num_beams > len(sids)
+    tables = normal_tables(rng, len(SHARES), sizes)
+    allowed = rng.random((len(SHARES), len(sids))) < SHARES[:, None]
+    trie = build_trie(sids, sizes)
+    beams = jax.device_get(
+        search(tables, trie, allowed, num_beams=num_beams, renormalize=renormalize)
+    )
+    assert_fillers_marked(beams)
+    tables = jax.device_get(tables)
+    for request, kept in enumerate(allowed):
+        expected = plain_beam_search(tables, request, sids, kept, 10**9, renormalize)
+        assert len(expected) == kept.sum()
+        assert beams.valid[request].sum() == len(expected)
+        scores = [score for score, _ in expected]
+        found = beams.scores[request, : len(expected)]
+        np.testing.assert_allclose(found, scores, rtol=1e-5, atol=1e-5)
+        codes = beams.codes[request, : len(expected)].tolist()
+        assert [tuple(sid) for sid in codes] == [path for _, path in expected]
+        if renormalize and scores:
+            np.testing.assert_allclose(np.exp(scores).sum(), 1.0, rtol=1e-5)
+
+
+def test_no_allowance_is_all_allowed():
+    rng = np.random.default_rng(0)
+    sizes, count, num_beams = SHAPES[0]
+    sids = random_sids(rng, sizes, count)
+    tables, trie = normal_tables(rng, 2, sizes), build_trie(sids, sizes)
+    free = search(tables, trie, None, num_beams=num_beams)
+    everything = jnp.ones((2, len(sids)), bool)
+    full = search(tables, trie, everything, num_beams=num_beams)
+    chex.assert_trees_all_equal(free, full)
+
+
+def test_equal_scores_come_in_the_order_of_leaves():
+    # Rising and falling scores meet: only leaves tell the middle two apart.
+    sizes = (2, 2)
+    logits = [[[-1024.0, 0.0]], [[0.0, -1024.0], [-1024.0, 0.0]]]
+    tables = [jnp.asarray([table], jnp.float32) for table in logits]
+    sids = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
+    beams = search(tables, build_trie(sids, sizes), None, num_beams=4)
+    assert beams.scores.tolist() == [[0.0, -1024.0, -1024.0, -2048.0]]
+    assert beams.leaves.tolist() == [[3, 0, 2, 1]]
+
+
+def test_a_code_of_probability_zero_is_never_an_answer():
+    tables = [jnp.asarray([[[0.0, -jnp.inf, 1.0]]])]
+    trie = build_trie(np.asarray([[0], [1]]), (3,))
+    beams = search(tables, trie, None, num_beams=3)
+    assert beams.leaves.tolist() == [[0, -1, -1]]
+    assert_fillers_marked(beams)
+
+
+def test_low_precision_logits_are_scored_in_float32():
+    rng = np.random.default_rng(0)
+    sizes = (5, 5)
+    tables = [table.astype(jnp.bfloat16) for table in normal_tables(rng, 2, sizes)]
+    trie = build_trie(random_sids(rng, sizes, 30), sizes)
+    low = search(tables, trie, None, num_beams=4)
+    high = search([t.astype(jnp.float32) for t in tables], trie, None, num_beams=4)
+    chex.assert_trees_all_close(low, high)
+
+
+def test_compiles_once_for_other_contents_of_the_same_shapes():
+    rng = np.random.default_rng(0)
+    sizes = (4, 8, 8)
+    sids = random_sids(rng, sizes, 60)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def once(tables, trie, allowed):
+        return search.__wrapped__(tables, trie, allowed, num_beams=5)
+
+    answers = []
+    for flip in (0, 3, 1):
+        other = sids ^ flip  # the codes renamed: the same shapes, another catalog
+        trie = build_trie(other, sizes)
+        allowed = jnp.asarray(rng.random((2, trie.num_leaves)) < 0.5)
+        beams = once(normal_tables(rng, 2, sizes), trie, allowed)
+        real = {tuple(sid) for sid in other.tolist()}
+        codes = np.asarray(beams.codes)[np.asarray(beams.valid)].tolist()
+        assert real.issuperset(map(tuple, codes))
+        answers.append(codes)
+    assert answers[0] != answers[1]
+
+
+def test_refuses_shapes_that_disagree():
+    rng = np.random.default_rng(0)
+    sizes = (3, 3)
+    tables = normal_tables(rng, 1, sizes)
+    trie = build_trie(random_sids(rng, sizes, 5), sizes)
+    with pytest.raises(InputError, match="num_beams"):
+        search(tables, trie, None, num_beams=0)
+    with pytest.raises(InputError, match=f"99 leaves, the trie {trie.num_leaves}"):
+        search(tables, trie, jnp.ones((1, 99), bool), num_beams=2)
+    wide = [tables[0], jnp.zeros((1, 3, 4))]
+    with pytest.raises(InputError, match="level 1: step gave logits"):
+        search(wide, trie, None, num_beams=2)

@@ -1,0 +1,177 @@
+import json
+import logging
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from sid_jax.errors import InputError
+from sid_jax.train.checkpoint import Checkpointer
+from sid_jax.train.sharding import MeshConfig, make_mesh
+from sid_jax.train.step import TrainState
+
+CONFIG = json.dumps({"train": {"steps": 3}})
+
+
+def _state(seed=0):
+    rng = np.random.default_rng(seed)
+    kernel = jnp.asarray(rng.normal(size=(16, 4)), jnp.float32)
+    params = {"dense": {"kernel": kernel, "bias": jnp.ones(4, jnp.bfloat16)}}
+    moving = {"counts": [jnp.arange(4), jnp.asarray(rng.random(8) > 0.5)]}
+    opt_state = ({"mu": kernel * 2}, (), {"count": jnp.asarray(seed)})
+    return TrainState(jnp.asarray(seed), params, moving, opt_state)
+
+
+def _abstract(tree, model=1, axis=None):
+    mesh = make_mesh(MeshConfig(model=model))
+
+    def describe(leaf):
+        spec = PartitionSpec(axis) if leaf.ndim == 2 else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(describe, tree)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    checkpoints = Checkpointer(tmp_path, keep=2)
+    checkpoints.save(3, _state(3), CONFIG)
+    checkpoints.wait()
+    yield checkpoints
+    checkpoints.close()
+
+
+def test_what_is_saved_comes_back(saved, tmp_path):
+    restored = saved.restore(_abstract(_state()))
+    chex.assert_trees_all_equal(restored, _state(3))
+    chex.assert_trees_all_equal_dtypes(restored, _state(3))
+    assert json.loads(saved.config_json()) == json.loads(CONFIG)
+    again = Checkpointer(tmp_path, read_only=True)
+    assert again.latest_step == 3
+    chex.assert_trees_all_equal(again.restore(_abstract(_state())), _state(3))
+    again.close()
+
+
+def test_restores_onto_another_mesh(saved):
+    for model, axis in ((1, "data"), (2, "model"), (4, ("data", "model"))):
+        abstract = _abstract(_state(), model, axis)
+        restored = saved.restore(abstract)
+        chex.assert_trees_all_equal(restored, _state(3))
+        layout = jax.tree.map(lambda leaf: leaf.sharding, restored)
+        chex.assert_trees_all_equal(
+            layout, jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        )
+
+
+def test_parameters_come_without_an_optimizer(saved):
+    abstract = _abstract(_state())
+    params, moving = saved.restore_params(abstract.params, abstract.state)
+    chex.assert_trees_all_equal((params, moving), (_state(3).params, _state(3).state))
+
+
+def test_a_save_may_be_followed_by_donation(tmp_path):
+    checkpoints = Checkpointer(tmp_path)
+    add = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    start = np.random.default_rng(0).random(1 << 20, np.float32)
+    state = add({"x": jnp.asarray(start)})
+    checkpoints.save(1, state, CONFIG)
+    for _ in range(10):
+        state = add(state)
+    restored = checkpoints.restore(_abstract(state), 1)
+    checkpoints.close()
+    np.testing.assert_array_equal(restored["x"], start + 1)
+
+
+def test_keeps_the_latest(tmp_path):
+    checkpoints = Checkpointer(tmp_path, keep=2)
+    for step in (1, 4, 6, 9):
+        checkpoints.save(step, _state(step), CONFIG)
+    checkpoints.save(9, _state(0), CONFIG)  # is there already
+    checkpoints.wait()
+    assert checkpoints.latest_step == 9
+    assert int(checkpoints.restore(_abstract(_state()), 6).step) == 6
+    assert int(checkpoints.restore(_abstract(_state())).step) == 9
+    with pytest.raises(InputError, match=r"no checkpoint 4 \(there are steps \[6, 9\]"):
+        checkpoints.restore(_abstract(_state()), 4)
+    checkpoints.close()
+
+
+def test_a_save_that_was_killed_leaves_the_last_whole_one(saved, tmp_path):
+    # What a kill leaves is a folder under a temporary name, and perhaps parts in it.
+    shutil.copytree(tmp_path / "3", tmp_path / "5.orbax-checkpoint-tmp")
+    shutil.rmtree(tmp_path / "5.orbax-checkpoint-tmp" / "config")
+    reader = Checkpointer(tmp_path, read_only=True)
+    assert reader.latest_step == 3
+    reader.close()
+    assert (tmp_path / "5.orbax-checkpoint-tmp").exists()  # perhaps another's: left
+    writer = Checkpointer(tmp_path)
+    assert writer.latest_step == 3
+    writer.save(5, _state(5), CONFIG)
+    assert int(writer.restore(_abstract(_state())).step) == 5
+    writer.close()
+    assert not (tmp_path / "5.orbax-checkpoint-tmp").exists()
+
+
+def _without(tree, name):
+    return {key: value for key, value in tree.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda dense: dense | {"more": dense["bias"]}, "has no params/dense/more"),
+        (lambda dense: _without(dense, "bias"), "has params/dense/bias, this model"),
+        (
+            lambda dense: dense | {"kernel": dense["kernel"].T},
+            r"params/dense/kernel is float32\[16, 4\] .* and float32\[4, 16\]",
+        ),
+        (
+            lambda dense: dense | {"bias": dense["bias"].astype(jnp.float32)},
+            r"params/dense/bias is bfloat16\[4\] .* and float32\[4\]",
+        ),
+    ],
+)
+def test_what_differs_is_named(saved, change, message):
+    state = _state()
+    params = {"dense": change(state.params["dense"])}
+    other = _abstract(TrainState(state.step, params, state.state, state.opt_state))
+    with pytest.raises(InputError, match=message):
+        saved.restore(other)
+    with pytest.raises(InputError, match=message):
+        saved.restore_params(other.params, other.state)
+
+
+def test_another_optimizer_is_named(saved):
+    state = _state()
+    other = TrainState(state.step, state.params, state.state, ({"nu": state.step},))
+    with pytest.raises(InputError, match="has no opt_state/0/nu"):
+        saved.restore(_abstract(other))
+
+
+def test_no_checkpoint_is_said_plainly(tmp_path):
+    reader = Checkpointer(tmp_path / "nothing", read_only=True)
+    assert reader.latest_step is None
+    for ask in (lambda: reader.restore(_abstract(_state())), reader.config_json):
+        with pytest.raises(InputError, match=r"nothing: no checkpoint \(there is none"):
+            ask()
+    reader.close()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_console_stays_clean(tmp_path, capfd):
+    logging.getLogger("absl").warning("kept: others may speak")
+    for read_only in (False, True):
+        checkpoints = Checkpointer(tmp_path, read_only=read_only)
+        if not read_only:
+            checkpoints.save(3, _state(3), CONFIG)
+            checkpoints.wait()
+        checkpoints.restore(_abstract(_state()))
+        checkpoints.close()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) <= 1 and "orbax" not in err.lower()

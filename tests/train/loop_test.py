@@ -1,0 +1,271 @@
+import os
+import signal
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from sid_jax.errors import InputError
+from sid_jax.train.loop import Diverged, Interrupted, TrainConfig, fit, load_params
+from sid_jax.train.optimizer import OptimizerConfig
+from sid_jax.train.progress import read_metrics
+from sid_jax.train.sharding import MeshConfig
+
+OPTIMIZER = OptimizerConfig(learning_rate=0.3, schedule="cosine", warmup_steps=2)
+
+
+class Line:
+    """y = w x with noise on x, a prepared offset and a moving mean of the error."""
+
+    def __init__(self, width=4):
+        self.width = width
+        self.prepared = 0
+
+    def init(self, key, batch):
+        params = {"w": jax.random.normal(key, (self.width,))}
+        return params, {"offset": jnp.zeros(()), "error": jnp.zeros(())}
+
+    def prepare(self, params, state, batches, key):
+        self.prepared += 1
+        offset = np.mean([next(batches)["y"].mean() for _ in range(3)])
+        return params, state | {"offset": jnp.float32(offset)}
+
+    def loss(self, params, state, batch, key):
+        x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+        error = x[:, : self.width] @ params["w"] + state["offset"] - batch["y"]
+        metrics = {"large": ((jnp.abs(error) > 1).sum(), error.size)}
+        return jnp.mean(error**2), (metrics, jnp.abs(error).mean())
+
+    def fold(self, params, state, opt_state, stats, key):
+        noise = 0.01 * jax.random.normal(key)
+        error = 0.9 * state["error"] + 0.1 * stats + noise
+        return params, state | {"error": error}, opt_state
+
+
+def _stream(step):
+    x = np.random.default_rng(step).normal(size=(8, 4)).astype(np.float32)
+    return {"x": x, "y": x @ np.arange(4, dtype=np.float32) + 1}
+
+
+def _fit(folder, task=None, stream=_stream, **kwargs):
+    lines = []
+    settings = {"steps": 9, "log_every": 3, "checkpoint_every": 3, "seed": 1}
+    config = TrainConfig(**(settings | kwargs.pop("train", {})))
+    state = fit(
+        task or Line(),
+        stream,
+        config=config,
+        optimizer=kwargs.pop("optimizer", OPTIMIZER),
+        mesh=kwargs.pop("mesh", MeshConfig(data=1)),
+        folder=folder,
+        log=kwargs.pop("log", lines.append),
+        **kwargs,
+    )
+    return state, lines
+
+
+def _values(folder):
+    """The metrics that a rerun repeats: all but times."""
+    return [
+        {k: v for k, v in row.items() if k != "time" and "per_second" not in k}
+        for row in read_metrics(folder / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_compile_once(tmp_path_factory):
+    """Runs here share their programs, so the file takes seconds, not half a minute."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    now = (str(tmp_path_factory.mktemp("programs")), 0)
+    for values in (now, before):
+        for name, value in zip(names, values, strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is now:
+            yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    state, lines = _fit(folder)
+    return folder, state, lines
+
+
+def test_a_run_learns_and_tells(whole):
+    folder, state, lines = whole
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert {"large", "grad_norm", "learning_rate", "steps_per_second"} <= set(rows[-1])
+    assert int(state.step) == 9
+    assert any(line.startswith("step 6/9  loss ") and "ETA" in line for line in lines)
+
+
+class StreamError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 8])
+def test_resumed_equals_uninterrupted_after_a_crash(whole, tmp_path, cut):
+    def failing(step):
+        if step == cut and broken:
+            raise StreamError
+        return _stream(step)
+
+    broken = [True]
+    with pytest.raises(StreamError):
+        _fit(tmp_path, stream=failing)
+    broken.clear()
+    task = Line()
+    state, lines = _fit(tmp_path, task, stream=failing)
+    folder, wanted, _ = whole
+    chex.assert_trees_all_equal(state, wanted)
+    assert _values(tmp_path) == _values(folder)
+    restored = cut // 3 * 3
+    assert any(f"goes on at step {restored} of 9" in line for line in lines) == (
+        cut > 2
+    )
+    assert task.prepared == (cut < 3)  # the start is part of the first checkpoint
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_its_step_and_the_run_goes_on(whole, tmp_path, number):
+    before = signal.getsignal(number)
+
+    def log(line):
+        if line.startswith("step 3/9"):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="stopped at step") as caught:
+        _fit(tmp_path, log=log, train={"checkpoint_every": 0})
+    assert caught.value.signal == number and caught.value.step in (3, 4)
+    assert signal.getsignal(number) is before
+    state, lines = _fit(tmp_path, train={"checkpoint_every": 0})
+    chex.assert_trees_all_equal(state, whole[1])
+    assert f"goes on at step {caught.value.step} of 9" in lines[0]
+
+
+def test_a_signal_in_the_start_saves_nothing(tmp_path):
+    class Slow(Line):
+        def prepare(self, params, state, batches, key):
+            next(batches)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().prepare(params, state, batches, key)
+
+    with pytest.raises(Interrupted, match="nothing to save"):
+        _fit(tmp_path, Slow())
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_signal_at_the_end_is_not_lost(whole, tmp_path):
+    def log(line):
+        if line.startswith("step 9/9"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped at step 9"):
+        _fit(tmp_path, log=log)
+    state, lines = _fit(tmp_path)
+    chex.assert_trees_all_equal(state, whole[1])
+    assert "already finished" in lines[0]
+
+
+def test_a_finished_run_returns_at_once(whole):
+    folder, wanted, _ = whole
+    asked = []
+
+    def stream(step):
+        asked.append(step)
+        return _stream(step)
+
+    state, lines = _fit(folder, stream=stream)
+    chex.assert_trees_all_equal(state, wanted)
+    assert set(asked) == {0} and "already finished" in lines[0]
+    assert len(_values(folder)) == 3
+
+
+def test_another_mesh_goes_on_with_the_same_run(whole, tmp_path):
+    _fit(tmp_path, train={"steps": 6}, optimizer=OptimizerConfig())
+    on_eight, lines = _fit(tmp_path, optimizer=OptimizerConfig(), mesh=MeshConfig())
+    assert "  changed since that checkpoint: mesh.data 1 -> -1" in lines
+    assert "  changed since that checkpoint: train.steps 6 -> 9" in lines
+    on_one, _ = _fit(tmp_path / "one", optimizer=OptimizerConfig())
+    leaves = jax.device_get((on_eight, on_one))
+    chex.assert_trees_all_close(*leaves, rtol=1e-5, atol=1e-6)
+    assert on_eight.params["w"].sharding.mesh.size == 8
+
+
+def test_rows_that_do_not_divide_are_refused(tmp_path):
+    def stream(step):
+        return {name: value[:5] for name, value in _stream(step).items()}
+
+    with pytest.raises(InputError, match=r"batch x of shape \(5, 4\)"):
+        _fit(tmp_path, stream=stream, mesh=MeshConfig(data=2))
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+def test_a_loss_that_is_not_finite_stops(tmp_path, log_every):
+    def stream(step):
+        batch = _stream(step)
+        return batch | {"x": batch["x"] * np.float32("inf" if step == 4 else 1)}
+
+    with pytest.raises(Diverged, match=r"step 5: the loss is (nan|inf).*of step 3\."):
+        _fit(tmp_path, stream=stream, train={"log_every": log_every})
+    saved = [int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()]
+    assert max(saved) == 3  # no spoilt state was saved
+
+
+def test_evaluators_run_when_due_and_at_the_end(tmp_path):
+    seen = []
+
+    def evaluate(params, state):
+        seen.append(np.asarray(params["w"]).copy())
+        yield "size", jnp.float32(params["w"].size)
+        yield "unknown", float("nan")
+
+    state, lines = _fit(
+        tmp_path, evaluators={"codes": evaluate}, train={"eval_every": 4}
+    )
+    rows = [row for row in _values(tmp_path) if "codes/size" in row]
+    assert [(row["step"], row["codes/size"]) for row in rows] == [
+        (4, 4),
+        (8, 4),
+        (9, 4),
+    ]
+    assert rows[0]["codes/unknown"] is None
+    np.testing.assert_array_equal(seen[-1], state.params["w"])
+    assert "step 8/9  codes/size 4  codes/unknown nan" in lines
+
+
+def test_a_folder_of_another_model_is_refused(whole):
+    with pytest.raises(InputError, match=r"params/w is float32\[4\] .* float32\[3\]"):
+        _fit(whole[0], Line(width=3), train={"steps": 12})
+
+
+def test_parameters_load_without_the_optimizer(whole):
+    folder, state, _ = whole
+    batch = jax.tree.map(jnp.zeros_like, _stream(0))
+    loaded = load_params(Line(), batch, folder, mesh=MeshConfig(data=2))
+    chex.assert_trees_all_equal(loaded, (state.params, state.state))
+    with pytest.raises(InputError, match="no checkpoint"):
+        load_params(Line(), batch, folder / "elsewhere")
+
+
+def test_a_run_leaves_no_thread_behind(tmp_path):
+    before = set(threading.enumerate())
+    _fit(tmp_path)
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not any(name.startswith("batches") for name in left)
+
+
+@pytest.mark.parametrize(
+    "field", [{"steps": 0}, {"log_every": 0}, {"keep": 0}, {"eval_every": -1}]
+)
+def test_bad_fields_are_named(field):
+    with pytest.raises(InputError, match=rf"train\.{next(iter(field))}"):
+        TrainConfig(**({"steps": 1} | field))
