@@ -115,9 +115,12 @@ def quickstart(config: QuickstartConfig, workdir: Path, log: Log) -> None:
         evaluate_retriever(folders[1], log)
 
     stage("4/4  the report")
-    report_run(folders[1], workdir / runs.REPORT, folders[0])
-    draw_story(folders[1], workdir / runs.STORY)
-    log(f"open {workdir / runs.REPORT} in a browser, or ask for products:")
+    report = workdir / runs.REPORT
+    sources = (folder / runs.METRICS for folder in folders)
+    if not runs.is_current(report, folders[1] / runs.SAMPLES, *sources):
+        draw_story(folders[1], workdir / runs.STORY)
+        report_run(folders[1], report, folders[0])
+    log(f"open {report} in a browser, or ask for products:")
     log(f"  {_example(folders[1])}")
     log(f"\ndone in {time.monotonic() - started:.0f} s")
 

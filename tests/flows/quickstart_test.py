@@ -60,11 +60,13 @@ def test_the_whole_path_interrupted_and_again(world, tmp_path, monkeypatch, caps
     assert "  1  " in capsys.readouterr().out
 
     again = []
+    written = (work / "report.html").stat().st_mtime_ns
     quickstart(config, work, again.append)
     text = "\n".join(again)
     assert text.count("already finished at step 6 of 6") == 2
     assert "already judged" in text
     assert "first step" not in text
+    assert (work / "report.html").stat().st_mtime_ns == written
 
 
 def test_data_that_lie_elsewhere_are_used_there(world, tmp_path, capsys):
