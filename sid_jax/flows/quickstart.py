@@ -28,7 +28,7 @@ from sid_jax.flows.report import report_run
 from sid_jax.flows.retriever import train_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.story import draw_story
-from sid_jax.flows.tokenizer import train_tokenizer
+from sid_jax.flows.train import train
 
 
 def _tokenizer() -> TokenizerExperiment:
@@ -101,8 +101,7 @@ def quickstart(config: QuickstartConfig, workdir: Path, log: Log) -> None:
         log(f"\n[{time.monotonic() - started:4.0f} s] {text}")
 
     stage("1/4  products become Semantic IDs")
-    tokenizer = _place_data(config.tokenizer, workdir)
-    train_tokenizer(tokenizer, folders[0], log)
+    train(_place_data(config.tokenizer, workdir), folders[0], log)
 
     stage("2/4  a retriever learns to spell them")
     retriever = dataclasses.replace(config.retriever, tokenizer=str(folders[0]))

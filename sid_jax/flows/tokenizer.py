@@ -159,7 +159,6 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
     metrics.close()
     write_table(folder / runs.SIDS, table)
-    log(describe_codes(table, values))
     return table
 
 
@@ -187,22 +186,6 @@ def read_figures(folder: Path) -> dict[str, float]:
             "`sid train` again"
         )
     return found
-
-
-def describe_codes(table: SidTable, values: dict[str, float]) -> str:
-    """One line on what the codes are like."""
-    levels = range(1, table.sids.shape[1] + 1)
-    usage = " ".join(f"{values[f'usage@{level}']:.0%}" for level in levels)
-    parts = [
-        f"{len(table):,} items have {len(table.sids):,} SIDs",
-        f"codes used by level {usage}",
-        f"largest group {values['largest_group']:,.0f}",
-    ]
-    if "rho_half" in values:
-        parts.append(f"similarity-depth rho {values['rho_half']:.3f}")
-    if "fvu" in values:
-        parts.append(f"variance unexplained {values['fvu']:.3f}")
-    return "; ".join(parts)
 
 
 def _fit(
