@@ -1,4 +1,4 @@
-"""Losses as pure functions: summed over features, averaged over the batch.
+"""Losses as pure functions: summed over features, a value an item; tasks average them.
 
 The reduction is part of the contract: with item vectors of total variance 1 the
 reconstruction is at most about 1, and the weights of the other terms keep their meaning

@@ -119,6 +119,11 @@ def import_dataset(
         data, more = read_baskets(baskets, catalog)
         notes += more
     root = find_root(data_dir)
+    if data is None and (root / name / "histories").exists():
+        raise InputError(
+            f"--name {name}: that data set has histories, which an import of items"
+            " alone would drop; give --sequences or --baskets again, or another name"
+        )
     save(name, (catalog, data), root)
     return ImportSummary(
         name=name,

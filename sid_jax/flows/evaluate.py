@@ -10,7 +10,7 @@ import numpy as np
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests
 from sid_jax.evals.baselines import popular, repeats, rule
-from sid_jax.evals.ranking import contains, mean, ranking_metrics
+from sid_jax.evals.ranking import contains, first_places, mean, ranking_metrics
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus
@@ -25,10 +25,11 @@ MODEL = "sid_jax"
 BASELINES = ("popular at the store", "household repeats", "rule: repeats, popular")
 VIEWS = {
     "item": "all targets, item by item",
-    "sid": "all targets, SID by SID (an upper bound)",
+    "sid": "all targets, SID by SID: each list's different SIDs",
     "repeat": "targets the household had bought before",
     "new": "targets new to the household",
 }
+_DEPTH = 4  # products per place of a list that its different SIDs are taken from
 _NUM_SAMPLES = 8
 _SHOWN = 10
 
@@ -56,13 +57,13 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
     keep_corpus(folder, corpus)
     limit = config.search.max_requests
     requests = choose_requests(config, corpus.data, corpus.test, limit)
-    answers, leaves, yields = _answer(retriever, requests, log)
-    lists = {MODEL: answers} | _baselines(corpus, requests, config.search.top)
+    top = config.search.top
+    answers, yields = _answer(retriever, requests, _DEPTH * top, log)
+    lists = {MODEL: answers} | _baselines(corpus, requests, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
     for name, items in lists.items():
-        found = leaves if name == MODEL else leaf_of[items]
-        for view, figures in _judge(requests, items, found, leaf_of).items():
+        for view, figures in _judge(requests, items, leaf_of, top).items():
             values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
     values["beam_yield"] = float(np.mean(yields))
     values["carried"] = _carried(corpus, requests)
@@ -117,17 +118,16 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
 
 
 def _answer(
-    retriever: Retriever, requests: Requests, log: Log
-) -> tuple[NDArray, NDArray, NDArray]:
-    items, leaves, yields = [], [], []
-    for products, beams in retriever.retrieve(requests):
+    retriever: Retriever, requests: Requests, top: int, log: Log
+) -> tuple[NDArray, NDArray]:
+    items, yields = [], []
+    for products, _ in retriever.retrieve(requests, top=top):
         items.append(products.items)
-        leaves.append(beams.leaves)
         yields.append(products.beam_yield)
         done = sum(map(len, items))
         if len(items) % 5 == 0 or done == len(requests):
             log(f"retrieved for {done:,}/{len(requests):,} requests")
-    return np.concatenate(items), np.concatenate(leaves), np.concatenate(yields)
+    return np.concatenate(items), np.concatenate(yields)
 
 
 def _baselines(corpus: Corpus, requests: Requests, top: int) -> dict[str, NDArray]:
@@ -142,13 +142,14 @@ def _baselines(corpus: Corpus, requests: Requests, top: int) -> dict[str, NDArra
 
 
 def _judge(
-    requests: Requests, items: NDArray, leaves: NDArray, leaf_of: NDArray
+    requests: Requests, deep: NDArray, leaf_of: NDArray, top: int
 ) -> dict[str, dict[str, float]]:
-    targets = requests.targets
+    """Figures by view; one rule for all systems turns a list into its SIDs."""
+    targets, items = requests.targets, deep[:, :top]
     owned = contains(requests.owned, targets)
     views = {
         "item": (items, targets),
-        "sid": (leaves, leaf_of[targets]),
+        "sid": (_distinct(leaf_of[deep])[:, :top], leaf_of[targets]),
         "repeat": (items, np.where(owned, targets, -1)),
         "new": (items, np.where(owned, -1, targets)),
     }
@@ -156,6 +157,13 @@ def _judge(
         view: mean(ranking_metrics(found.astype(np.int32), wanted.astype(np.int32)))
         for view, (found, wanted) in views.items()
     }
+
+
+def _distinct(ids: NDArray) -> NDArray:
+    """Each row's different ids in their order, then -1."""
+    first = first_places(ids)
+    order = np.argsort(~first, axis=1, kind="stable")
+    return np.take_along_axis(np.where(first, ids, -1), order, axis=1)
 
 
 def _carried(corpus: Corpus, requests: Requests) -> float:

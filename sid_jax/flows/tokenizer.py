@@ -127,6 +127,12 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     """
     done = runs.open_run(folder, config)
     catalog, _ = load(config.data)
+    largest = max(config.model.codebook_sizes)
+    if len(catalog) < largest:
+        raise InputError(
+            f"the catalog has {len(catalog)} items, fewer than the {largest} codes of "
+            "the largest level; set --model.codebook-sizes, such as 8 8 8"
+        )
     if done is None:
         log(f"item vectors of {len(catalog):,} items")
         recipe = ItemVectors.fit(config.vectors, catalog)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 from flax import struct
 
+from sid_jax.errors import InputError
 from sid_jax.models.quantizer import Codebooks, Quantized, quantize
 from sid_jax.typing import Array, Float, typed
 
@@ -30,6 +31,14 @@ class RQVAEConfig:
     latent: int = 32
     codebook_sizes: tuple[int, ...] = (256, 256, 256, 256)
 
+    def __post_init__(self):
+        if min(self.latent, *self.hidden, 1) < 1:
+            raise InputError(
+                f"model.hidden={self.hidden} and model.latent={self.latent} must be"
+                " positive widths"
+            )
+        _check_sizes(self.codebook_sizes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualKMeansConfig:
@@ -40,6 +49,9 @@ class ResidualKMeansConfig:
     """
 
     codebook_sizes: tuple[int, ...] = (256, 256, 256, 256)
+
+    def __post_init__(self):
+        _check_sizes(self.codebook_sizes)
 
 
 TokenizerConfig = RQVAEConfig | ResidualKMeansConfig
@@ -140,3 +152,11 @@ class MLP(nn.Module):
             if i + 1 < len(self.widths):
                 x = jax.nn.relu(x)
         return x
+
+
+def _check_sizes(codebook_sizes: tuple[int, ...]) -> None:
+    if not codebook_sizes or min(codebook_sizes) < 1:
+        raise InputError(
+            f"model.codebook_sizes={codebook_sizes} must be positive numbers of codes,"
+            " one a level"
+        )

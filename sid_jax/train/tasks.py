@@ -53,6 +53,22 @@ class TokenizerTaskConfig:
     restart_below: float = 0.1
     restart_steps: int = 1_000_000
 
+    def __post_init__(self):
+        least = {
+            "commitment": 0,
+            "start_rows": 1,
+            "start_iterations": 1,
+            "restart_below": 0,
+            "restart_steps": 0,
+        }
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise InputError(
+                    f"task.{name}={getattr(self, name)} must be at least {value}"
+                )
+        if not 0 <= self.decay < 1:
+            raise InputError(f"task.decay={self.decay} must be in [0, 1)")
+
 
 @dataclass(frozen=True)
 class TokenizerTask:
@@ -131,7 +147,10 @@ class TokenizerTask:
             return params, state, opt_state  # the k-means start is all there is
         usage, residuals = stats
         moved = update(state, usage, decay=self.config.decay)
-        fresh = restart(moved, residuals, key, below=self.config.restart_below)
+        # In a batch of few rows a code: a tenth of what an even use would give.
+        even = len(residuals) / max(state.sizes)
+        below = min(self.config.restart_below, 0.1 * even)
+        fresh = restart(moved, residuals, key, below=below)
         young = moved.updates <= self.config.restart_steps
         chosen = jax.tree.map(lambda a, b: jnp.where(young, a, b), fresh, moved)
         return params, chosen, opt_state

@@ -376,10 +376,15 @@ def test_import_then_load(tmp_path, capsys):
     assert [data.basket(e).tolist() for e in range(2)] == [[2, 1], [0]]
     capsys.readouterr()
 
-    import_dataset(write(tmp_path / "n.csv", "item_id\nx\n"), name="mine_2",
-                   data_dir=str(root))  # fmt: skip
+    alone = write(tmp_path / "n.csv", "item_id\nx\n")
+    with pytest.raises(InputError, match="alone would drop"):
+        import_dataset(alone, name="mine_2", data_dir=str(root))
+    assert load(DataConfig(name="mine_2", data_dir=str(root)))[0] == catalog
+
+    basket = write(tmp_path / "m.csv", "user_id,order,item_ids\nu,1,x\n")
+    import_dataset(alone, None, basket, name="mine_2", data_dir=str(root))
     catalog, data = load(DataConfig(name="mine_2", data_dir=str(root)))
-    assert catalog.item_ids == ["x"] and data is None
+    assert catalog.item_ids == ["x"] and data is not None and len(data) == 1
 
 
 @pytest.mark.parametrize(

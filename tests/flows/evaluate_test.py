@@ -99,7 +99,6 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
             BASELINES[1]: mine,
             BASELINES[2]: mine + [item for item in popular if item not in mine],
         }
-        known = sorted({leaves[item] for item in shop}, key=lambda u: -scores[row, u])
         views = {
             "item": targets,
             "repeat": {item for item in targets if counts[item]},
@@ -112,7 +111,7 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
                         key = f"{view}/{name}"
                         pairs[f"{key}/recall@{k}"].append(recall(found, wanted, k))
                         pairs[f"{key}/ndcg@{k}"].append(ndcg(found, wanted, k))
-                sids = known if name == MODEL else [leaves[item] for item in found]
+                sids = list(dict.fromkeys(leaves[item] for item in found))
                 wanted = {leaves[item] for item in targets}
                 pairs[f"sid/{name}/recall@{k}"].append(recall(sids, wanted, k))
                 pairs[f"sid/{name}/ndcg@{k}"].append(ndcg(sids, wanted, k))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sid_jax.errors import InputError
 from sid_jax.models.quantizer import make_codebooks, quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig, build_tokenizer
 
@@ -102,3 +103,18 @@ def test_inside_nnx_it_gives_what_linen_gives(config):
         model(vectors, codebooks),
         module.apply({"params": params}, vectors, codebooks),
     )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RQVAEConfig(codebook_sizes=(0, 8)),
+        lambda: RQVAEConfig(codebook_sizes=()),
+        lambda: ResidualKMeansConfig(codebook_sizes=(-4, 8)),
+        lambda: RQVAEConfig(latent=0),
+        lambda: RQVAEConfig(hidden=(8, 0)),
+    ],
+)
+def test_sizes_that_make_no_tokenizer_are_refused(make):
+    with pytest.raises(InputError, match=r"model\.(codebook_sizes|hidden)"):
+        make()

@@ -225,3 +225,19 @@ def test_padded_basket_rows_change_nothing(retriever):
     assert metrics["loss_1"][1] == (batch.basket[..., 0] != PAD).sum() == 16 + 16 - 4
     nothing, metrics = run(empty)
     assert nothing == 0 and metrics["loss_1"] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"commitment": -1.0},
+        {"decay": 1.0},
+        {"decay": 2.0},
+        {"start_rows": 0},
+        {"start_iterations": 0},
+        {"restart_below": float("nan")},
+    ],
+)
+def test_a_task_that_cannot_learn_is_refused(change):
+    with pytest.raises(InputError, match=f"task.{next(iter(change))}"):
+        TokenizerTaskConfig(**change)
