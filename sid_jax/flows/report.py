@@ -104,7 +104,7 @@ def _ranking(values: dict[str, float], view: str, title: str) -> Table:
     for name in (MODEL, *BASELINES):
         columns = [f"{m}@{k}" for m in ("recall", "ndcg") for k in (5, 10, 50)]
         rows[name] = {each: values[f"{view}/{name}/{each}"] for each in columns}
-    return Table(title=title.capitalize(), rows=rows)
+    return Table(title=title[0].upper() + title[1:], rows=rows)
 
 
 def _sample(plain: dict[str, Any]) -> Sample:
