@@ -74,11 +74,11 @@ def load(config: DataConfig) -> Contents:
     root = find_root(config.data_dir)
     folder = root / config.name
     if config.name in BUILTIN:
-        if not (_is_prepared(folder, "items") and _is_prepared(folder, "histories")):
+        if not (is_prepared(folder, "items") and is_prepared(folder, "histories")):
             _report(f"{config.name}: reading its source (first use)")
             source = BUILTIN[config.name](config="items", data_dir=root)
             save(config.name, source.read(), root)
-    elif not _is_prepared(folder, "items"):
+    elif not is_prepared(folder, "items"):
         raise InputError(
             f"there is no data set {config.name!r} in {root}; it has "
             f"{', '.join(list_names(root)) or 'none'} (and {', '.join(BUILTIN)} is "
@@ -87,7 +87,7 @@ def load(config: DataConfig) -> Contents:
             + (f" --data-dir {config.data_dir}" if config.data_dir else "")
         )
     catalog = _read_items(folder)
-    if not _is_prepared(folder, "histories"):
+    if not is_prepared(folder, "histories"):
         return catalog, None
     return catalog, _read_histories(folder, catalog)
 
@@ -104,8 +104,13 @@ def list_names(root: Path) -> list[str]:
     return [
         folder.name
         for folder in folders
-        if not folder.name.startswith(".") and _is_prepared(folder, "items")
+        if not folder.name.startswith(".") and is_prepared(folder, "items")
     ]
+
+
+def is_prepared(folder: Path, config: str) -> bool:
+    """Whether a data set's folder holds `items` or `histories`, whole."""
+    return (folder / config / VERSION / "dataset_info.json").is_file()
 
 
 def save(name: str, contents: Contents, root: Path) -> None:
@@ -343,10 +348,6 @@ def _read_histories(folder: Path, catalog: Catalog) -> Interactions:
 
 def _decode(records: list[dict[str, Any]], name: str) -> list[str]:
     return [text.decode() for record in records for text in record[name]]
-
-
-def _is_prepared(folder: Path, config: str) -> bool:
-    return (folder / config / VERSION / "dataset_info.json").is_file()
 
 
 @contextlib.contextmanager

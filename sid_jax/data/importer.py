@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax.data.catalog import ALL, CORE, Catalog, Interactions
-from sid_jax.data.datasets import BUILTIN, find_root, save
+from sid_jax.data.datasets import BUILTIN, find_root, is_prepared, save
 from sid_jax.data.readers import Findings, Table, infer_columns, read_lines, read_table
 from sid_jax.errors import InputError
 
@@ -119,7 +119,7 @@ def import_dataset(
         data, more = read_baskets(baskets, catalog)
         notes += more
     root = find_root(data_dir)
-    if data is None and (root / name / "histories").exists():
+    if data is None and is_prepared(root / name, "histories"):
         raise InputError(
             f"--name {name}: that data set has histories, which an import of items"
             " alone would drop; give --sequences or --baskets again, or another name"

@@ -41,7 +41,8 @@ class TokenizerTaskConfig:
       decay: of the codebooks' moving average.
       start_rows: item vectors that the k-means start reads, at most.
       start_iterations: its Lloyd steps, a level.
-      restart_below: a codeword whose moving count of rows a batch is lower is dead.
+      restart_below: a codeword whose moving count of rows a batch is lower is dead;
+        never more than a tenth of what even use would give, B / 10 K.
       restart_steps: dead codewords restart during so many first steps; the codes then
         settle.
     """

@@ -11,7 +11,7 @@ import pytest
 
 from sid_jax.errors import InputError
 from sid_jax.models.decoder import DecoderConfig
-from sid_jax.models.quantizer import lookup, quantize
+from sid_jax.models.quantizer import count_usage, lookup, make_codebooks, quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.vocab import PAD, Vocab
@@ -241,3 +241,17 @@ def test_padded_basket_rows_change_nothing(retriever):
 def test_a_task_that_cannot_learn_is_refused(change):
     with pytest.raises(InputError, match=f"task.{next(iter(change))}"):
         TokenizerTaskConfig(**change)
+
+
+def test_evenly_used_codes_do_not_restart_in_a_small_batch():
+    rows, codes = 4, 64
+    task = TokenizerTask(TokenizerTaskConfig(), RQVAEConfig(codebook_sizes=(codes,)))
+    assert rows / codes < TokenizerTaskConfig().restart_below
+    vectors = jax.random.normal(jax.random.key(0), (codes, 3))
+    state = make_codebooks([vectors])
+    even = state.counts * rows / codes
+    state = state.replace(counts=even, sums=vectors[None] * even[..., None])
+    used = quantize(vectors[:rows], state)
+    stats = (count_usage(used, state), used.residuals)
+    _, after, _ = task.fold({}, state, (), stats, jax.random.key(1))
+    np.testing.assert_allclose(after.vectors, state.vectors, rtol=0.01, atol=0.01)
