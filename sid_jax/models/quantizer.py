@@ -1,42 +1,16 @@
-"""Residual quantization: nearest codewords level by level, and pure codebook updates.
+"""Residual quantization: nearest codewords level by level.
 
 r_0 = z;  c_l = argmin_k ||r_{l-1} - e_{l,k}||^2;  r_l = r_{l-1} - e_{l,c_l};  q = sum_l
-e_{l,c_l}.  Codebooks move by an exponential moving average of the residuals assigned to
-each codeword (van den Oord et al. 2017, appendix A.1) and start from k-means, level by
-level (Zeghidour et al. 2021).  Nothing here keeps state: statistics are returned, and
-`update` and `restart` fold them into new codebooks.
+e_{l,c_l}.  Nothing here keeps state: what a batch says about the codebooks is returned
+(`count_usage`), and `models/codebooks.py` folds it into new ones.
 """
-
-from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sid_jax.typing import Array, Bool, Float, Int, Key, typed
-
-_BLOCK = 8192  # rows a k-means pass holds distances for at once
-_EPSILON = 1e-5
-
-
-@struct.dataclass
-class Codebooks:
-    """Codebooks of L levels, padded to the largest size K.
-
-    Attributes:
-      vectors: codewords; rows past a level's size are zero and never assigned.
-      counts: moving average of how many rows of a batch a codeword got.
-      sums: moving average of the sum of those rows.
-      updates: moving-average updates so far.
-      sizes: codes a level.
-    """
-
-    vectors: Float[Array, "L K D"]
-    counts: Float[Array, "L K"]
-    sums: Float[Array, "L K D"]
-    updates: Int[Array, ""]
-    sizes: tuple[int, ...] = struct.field(pytree_node=False)
+from sid_jax.models.codebooks import Codebooks, Usage, allow_blocks
+from sid_jax.typing import Array, Bool, Float, Int, typed
 
 
 @struct.dataclass
@@ -64,55 +38,88 @@ class Quantized:
         return jnp.sum((self.residuals[:, -1] - self.codewords[:, -1]) ** 2, axis=-1)
 
 
-@struct.dataclass
-class Usage:
-    """What a batch says about the codebooks, summed over the batch."""
-
-    counts: Float[Array, "L K"]
-    sums: Float[Array, "L K D"]
-
-
-def make_codebooks(vectors: list[Array]) -> Codebooks:
-    """Pads each level's codewords [K_l, D] to one array; counts of one."""
-    sizes = tuple(len(level) for level in vectors)
-    largest = max(sizes)
-    padded = jnp.stack(
-        [jnp.pad(level, ((0, largest - len(level)), (0, 0))) for level in vectors]
-    ).astype(jnp.float32)
-    counts = _real(sizes, largest).astype(jnp.float32)
-    return Codebooks(
-        vectors=padded,
-        counts=counts,
-        sums=padded * counts[..., None],
-        updates=jnp.zeros((), jnp.int32),
-        sizes=sizes,
-    )
-
-
 @typed
 def assign(
-    residual: Float[Array, "B D"], codebook: Float[Array, "K D"], size: int
+    residual: Float[Array, "B D"],
+    codebook: Float[Array, "K D"],
+    size: int,
+    allowed: Bool[Array, "B K"] | None = None,
 ) -> Int[Array, " B"]:
     """Nearest of the first `size` codewords to each residual; ties to the lower code.
 
     Distances are float32 at the highest matmul precision, whatever the inputs are.
+    `allowed` leaves only some codes to each row.
     """
-    residual = residual.astype(jnp.float32)
-    codebook = codebook.astype(jnp.float32)
-    dots = jnp.matmul(residual, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.sum(codebook**2, axis=-1) - 2 * dots
-    distances = jnp.where(jnp.arange(len(codebook)) < size, distances, jnp.inf)
+    distances = _distances(residual, codebook, size, allowed)
     return jnp.argmin(distances, axis=-1).astype(jnp.int32)
 
 
 @typed
-def quantize(vectors: Float[Array, "B D"], codebooks: Codebooks) -> Quantized:
-    """Greedy residual quantization of each row."""
+def assign_evenly(
+    residual: Float[Array, "B D"],
+    codebook: Float[Array, "K D"],
+    size: int,
+    allowed: Bool[Array, "B K"] | None = None,
+    *,
+    epsilon: float,
+    iterations: int = 50,
+) -> Int[Array, " B"]:
+    """The code of each residual in a transport plan that uses all codes evenly.
+
+    Sinkhorn's iterations in the log domain, as LC-Rec (Zheng et al. 2024) has them on
+    the last level. The answer depends on the whole batch: for training, not encoding.
+
+    Args:
+      residual: rows to assign.
+      codebook: codewords.
+      size: codewords that are real.
+      allowed: codes left to each row.
+      epsilon: entropy weight, in units of the batch's largest distance; the smaller,
+        the nearer to the cheapest plan (LC-Rec: 0.003).
+      iterations: rescalings of rows and columns.
+    """
+    distances = _distances(residual, codebook, size, allowed)
+    distances += jnp.sum(residual.astype(jnp.float32) ** 2, axis=-1, keepdims=True)
+    real = jnp.isfinite(distances)
+    scale = jnp.max(jnp.where(real, distances, 0.0))
+    plan = jnp.where(real, -distances / (epsilon * scale + 1e-12), -jnp.inf)
+    column_mass = jnp.log(len(residual) / size)
+
+    def rescale(_, plan):
+        columns = jax.nn.logsumexp(plan, axis=0, keepdims=True)
+        plan = plan - jnp.where(jnp.isfinite(columns), columns, 0.0) + column_mass
+        return plan - jax.nn.logsumexp(plan, axis=1, keepdims=True)
+
+    plan = jax.lax.fori_loop(0, iterations, rescale, plan)
+    return jnp.argmax(plan, axis=-1).astype(jnp.int32)
+
+
+@typed
+def quantize(
+    vectors: Float[Array, "B D"],
+    codebooks: Codebooks,
+    cells: Int[Array, " B"] | None = None,
+    *,
+    even: float = 0.0,
+) -> Quantized:
+    """Greedy residual quantization of each row.
+
+    Args:
+      vectors: rows to quantize.
+      codebooks: the codebooks.
+      cells: the cell of each row, where the codebooks have blocks.
+      even: if positive, `assign_evenly` on the last level with this epsilon.
+    """
     residual = vectors.astype(jnp.float32)
     codes, residuals, codewords = [], [], []
     for level, size in enumerate(codebooks.sizes):
-        code = assign(residual, codebooks.vectors[level], size)
-        codeword = codebooks.vectors[level][code]
+        codebook = codebooks.vectors[level]
+        allowed = allow_blocks(codebooks, cells) if level == 0 else None
+        if even and level + 1 == len(codebooks.sizes):
+            code = assign_evenly(residual, codebook, size, allowed, epsilon=even)
+        else:
+            code = assign(residual, codebook, size, allowed)
+        codeword = codebook[code]
         codes.append(code)
         residuals.append(residual)
         codewords.append(codeword)
@@ -125,10 +132,79 @@ def quantize(vectors: Float[Array, "B D"], codebooks: Codebooks) -> Quantized:
 
 
 @typed
-def lookup(codes: Int[Array, "B L"], codebooks: Codebooks) -> Float[Array, "B D"]:
-    """Sum of the codewords of each SID."""
+def beam_quantize(
+    vectors: Float[Array, "B D"],
+    codebooks: Codebooks,
+    cells: Int[Array, " B"] | None = None,
+    *,
+    num_beams: int,
+) -> Quantized:
+    """Residual quantization that keeps the best partial codes of each row.
+
+    Level by level the `num_beams` partial codes of least distance go on, as in additive
+    quantization (Babenko and Lempitsky 2014) and FAISS; one beam is `quantize`. A row
+    is closer to its SID, at `num_beams` times the work; its first codes are no longer
+    simply the nearest ones. Ties go to the better beam, then the lower code.
+    """
+    residual = vectors.astype(jnp.float32)[:, None]  # of each partial code [B, M, D]
+    codes = jnp.zeros((len(vectors), 1, 0), jnp.int32)
+    closed = jnp.zeros((len(vectors), 1), bool)  # partial codes of another cell
+    rows = jnp.arange(len(vectors))[:, None]
+    for level, size in enumerate(codebooks.sizes):
+        codebook = codebooks.vectors[level, :size]
+        squares = jnp.sum(residual**2, axis=-1, keepdims=True)
+        left = squares + jnp.sum(codebook**2, axis=-1) - 2 * _dots(residual, codebook)
+        left = jnp.where(closed[..., None], jnp.inf, left)
+        allowed = allow_blocks(codebooks, cells) if level == 0 else None
+        if allowed is not None:
+            left = jnp.where(allowed[:, None, :size], left, jnp.inf)
+        kept = min(num_beams, left.shape[1] * size)
+        gain, best = jax.lax.top_k(-left.reshape(len(vectors), -1), kept)
+        closed = jnp.isneginf(gain)
+        parent, code = best // size, best % size
+        codes = jnp.concatenate([codes[rows, parent], code[..., None]], axis=-1)
+        residual = residual[rows, parent] - codebook[code]
+    first = codes[:, 0]  # of least distance
     levels = jnp.arange(len(codebooks.sizes))
-    return codebooks.vectors[levels, codes].sum(axis=1)
+    codewords = codebooks.vectors[levels, first]
+    ends = jnp.cumsum(codewords, axis=1)
+    residuals = vectors.astype(jnp.float32)[:, None] - (ends - codewords)
+    return Quantized(codes=first, residuals=residuals, codewords=codewords)
+
+
+@typed
+def pass_straight(
+    latent: Float[Array, "B D"], total: Float[Array, "B D"]
+) -> Float[Array, "B D"]:
+    """Forward `total`, backward the identity (Bengio et al. 2013)."""
+    return latent + jax.lax.stop_gradient(total - latent)
+
+
+@typed
+def pass_rotated(
+    latent: Float[Array, "B D"], total: Float[Array, "B D"]
+) -> Float[Array, "B D"]:
+    """Forward `total`, backward the rotation and scaling that maps latent to it.
+
+    The rotation trick (Fifty et al. 2024): with e^ and q^ of unit length and
+    w = (e^ + q^) / ||e^ + q^||, it returns (||q|| / ||e||) (e - 2 w w'e + 2 q^ e^'e),
+    constant but for e. Where either vector is near zero or they are nearly opposite the
+    rotation is not defined, and the gradient passes straight.
+    """
+    e, q = jax.lax.stop_gradient((latent, total))
+    e_norm = jnp.linalg.norm(e, axis=-1, keepdims=True)
+    q_norm = jnp.linalg.norm(q, axis=-1, keepdims=True)
+    e_unit, q_unit = e / jnp.maximum(e_norm, 1e-6), q / jnp.maximum(q_norm, 1e-6)
+    middle = e_unit + q_unit
+    width = jnp.linalg.norm(middle, axis=-1, keepdims=True)
+    w = middle / jnp.maximum(width, 1e-6)
+    along = jnp.sum(latent * w, axis=-1, keepdims=True)
+    length = jnp.sum(latent * e_unit, axis=-1, keepdims=True)
+    turned = (q_norm / jnp.maximum(e_norm, 1e-6)) * (
+        latent - 2 * w * along + 2 * q_unit * length
+    )
+    defined = (jnp.minimum(e_norm, q_norm) > 1e-6) & (width > 1e-3)
+    return jnp.where(defined, turned, pass_straight(latent, total))
 
 
 @typed
@@ -138,152 +214,32 @@ def count_usage(quantized: Quantized, codebooks: Codebooks) -> Usage:
     A product with one-hot codes rather than a scatter: over a sharded batch it becomes
     one reduction, and it adds in the same order on every run.
     """
-    one_hot = jax.nn.one_hot(quantized.codes, codebooks.vectors.shape[1])
-    sums = jnp.einsum(
-        "blk,bld->lkd",
-        one_hot,
-        quantized.residuals,
-        precision=jax.lax.Precision.HIGHEST,
-    )
-    return Usage(counts=one_hot.sum(axis=0), sums=sums)
+    largest = codebooks.vectors.shape[1]
+    counts, sums = [], []
+    for level, size in enumerate(codebooks.sizes):
+        one_hot = jax.nn.one_hot(quantized.codes[:, level], size)
+        moment = jnp.matmul(
+            one_hot.T,
+            quantized.residuals[:, level],
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        counts.append(jnp.pad(one_hot.sum(axis=0), (0, largest - size)))
+        sums.append(jnp.pad(moment, ((0, largest - size), (0, 0))))
+    return Usage(counts=jnp.stack(counts), sums=jnp.stack(sums))
 
 
-def update(codebooks: Codebooks, usage: Usage, *, decay: float) -> Codebooks:
-    """One moving-average step, with Laplace smoothing of the counts."""
-    counts = decay * codebooks.counts + (1 - decay) * usage.counts
-    sums = decay * codebooks.sums + (1 - decay) * usage.sums
-    sizes = jnp.asarray(codebooks.sizes)[:, None]
-    total = counts.sum(axis=1, keepdims=True)
-    smoothed = (counts + _EPSILON) / (total + sizes * _EPSILON) * total
-    real = _real(codebooks.sizes, counts.shape[1])[..., None]
-    vectors = jnp.where(real, sums / smoothed[..., None], 0.0)
-    return replace(
-        codebooks,
-        vectors=vectors,
-        counts=counts,
-        sums=sums,
-        updates=codebooks.updates + 1,
-    )
+def _distances(
+    residual: Array, codebook: Array, size: int, allowed: Array | None
+) -> Float[Array, "B K"]:
+    """Squared distances less the residual's own square; +inf where not allowed."""
+    codebook = codebook.astype(jnp.float32)
+    distances = jnp.sum(codebook**2, axis=-1) - 2 * _dots(residual, codebook)
+    real = jnp.arange(len(codebook)) < size
+    if allowed is not None:
+        real = real & allowed
+    return jnp.where(real, distances, jnp.inf)
 
 
-@typed
-def restart(
-    codebooks: Codebooks,
-    residuals: Float[Array, "B L D"],
-    key: Key[Array, ""],
-    *,
-    below: float,
-) -> Codebooks:
-    """Moves codewords whose moving count is under `below` onto random residuals.
-
-    A restarted codeword counts as twice `below` rows, so that it has a half-life of the
-    moving average to be used before it is dead again.
-    """
-    num_levels, largest = codebooks.counts.shape
-    rows = jax.random.randint(key, (num_levels, largest), 0, len(residuals))
-    fresh = residuals[rows, jnp.arange(num_levels)[:, None]]
-    dead = (codebooks.counts < below) & _real(codebooks.sizes, largest)
-    moved = dead[..., None]
-    return replace(
-        codebooks,
-        vectors=jnp.where(moved, fresh, codebooks.vectors),
-        counts=jnp.where(dead, 2 * below, codebooks.counts),
-        sums=jnp.where(moved, fresh * 2 * below, codebooks.sums),
-    )
-
-
-def fit_codebooks(
-    key: Key[Array, ""],
-    vectors: Float[Array, "N D"],
-    sizes: tuple[int, ...],
-    *,
-    iterations: int = 20,
-) -> Codebooks:
-    """Residual k-means: Lloyd's algorithm level by level, each on what is left.
-
-    The codebook start of the RQ-VAE, and with enough iterations over the whole catalog
-    the tokenizer that NEO (Spotify 2026) chose over it.
-
-    Args:
-      key: random key of the starting points.
-      vectors: at least as many rows as the largest level has codes; ten rows a code
-        or more make a sensible start.
-      sizes: codes a level.
-      iterations: Lloyd steps a level.
-
-    Raises:
-      ValueError: fewer rows than codes.
-    """
-    if len(vectors) < max(sizes):
-        raise ValueError(f"{len(vectors)} rows cannot start {max(sizes)} codewords")
-    residual = jnp.asarray(vectors, jnp.float32)
-    levels = []
-    for level, size in enumerate(sizes):
-        codebook = kmeans(jax.random.fold_in(key, level), residual, size, iterations)
-        levels.append(codebook)
-        residual = _subtract_nearest(residual, codebook)
-    return make_codebooks(levels)
-
-
-@partial(jax.jit, static_argnames="size")
-def kmeans(
-    key: Key[Array, ""], vectors: Float[Array, "N D"], size: int, iterations: int
-) -> Float[Array, "K D"]:
-    """Lloyd's algorithm from random distinct rows.
-
-    A cluster that runs empty restarts at a row drawn in proportion to its squared
-    distance from its centroid, as in k-means++ (Arthur and Vassilvitskii 2007).
-
-    Returns:
-      The centroids, [size, D].
-    """
-    start, key = jax.random.split(key)
-    rows = jax.random.choice(start, len(vectors), (size,), replace=False)
-    blocks, weights = _block(vectors)
-
-    def step(i, centroids):
-        codes, distances = jax.lax.map(lambda b: _nearest(b, centroids), blocks)
-
-        def add(sums, block):
-            rows, codes, weights = block
-            one_hot = jax.nn.one_hot(codes, size) * weights[:, None]
-            moment = jnp.matmul(one_hot.T, rows, precision=jax.lax.Precision.HIGHEST)
-            return (sums[0] + one_hot.sum(axis=0), sums[1] + moment), None
-
-        zero = (jnp.zeros(size), jnp.zeros_like(centroids))
-        (counts, sums), _ = jax.lax.scan(add, zero, (blocks, codes, weights))
-        means = sums / jnp.maximum(counts, 1)[:, None]
-        noise = jax.random.gumbel(jax.random.fold_in(key, i), (weights.size,))
-        weight = jnp.log(jnp.maximum(distances * weights, 0).reshape(-1))
-        _, far = jax.lax.top_k(weight + noise, size)
-        order = jnp.cumsum(counts == 0) - 1
-        spare = blocks.reshape(-1, blocks.shape[-1])[far[order]]
-        return jnp.where((counts == 0)[:, None], spare, means)
-
-    return jax.lax.fori_loop(0, iterations, step, vectors[rows].astype(jnp.float32))
-
-
-def _nearest(rows: Array, centroids: Array) -> tuple[Array, Array]:
-    codes = assign(rows, centroids, len(centroids))
-    return codes, jnp.sum((rows - centroids[codes]) ** 2, axis=-1)
-
-
-@jax.jit
-def _subtract_nearest(rows: Array, codebook: Array) -> Array:
-    blocks, _ = _block(rows)
-    left = jax.lax.map(lambda b: b - codebook[_nearest(b, codebook)[0]], blocks)
-    return left.reshape(-1, rows.shape[-1])[: len(rows)]
-
-
-def _block(rows: Array) -> tuple[Array, Array]:
-    """Rows in equal blocks, zero-padded, and their weights (0 where padded)."""
-    num_blocks = -(-len(rows) // _BLOCK)
-    length = -(-len(rows) // num_blocks)
-    short = num_blocks * length - len(rows)
-    blocks = jnp.pad(rows.astype(jnp.float32), ((0, short), (0, 0)))
-    weights = jnp.pad(jnp.ones(len(rows)), (0, short))
-    return blocks.reshape(num_blocks, length, -1), weights.reshape(num_blocks, length)
-
-
-def _real(sizes: tuple[int, ...], largest: int) -> Bool[Array, "L K"]:
-    return jnp.arange(largest) < jnp.asarray(sizes)[:, None]
+def _dots(residual: Array, codebook: Array) -> Array:
+    residual = residual.astype(jnp.float32)
+    return jnp.matmul(residual, codebook.T, precision=jax.lax.Precision.HIGHEST)

@@ -13,7 +13,8 @@ import jax
 from flax import struct
 
 from sid_jax.errors import InputError
-from sid_jax.models.quantizer import Codebooks, Quantized, quantize
+from sid_jax.models.codebooks import Codebooks
+from sid_jax.models.quantizer import Quantized, quantize
 from sid_jax.typing import Array, Float, typed
 
 

@@ -10,16 +10,10 @@ import jax.numpy as jnp
 
 from sid_jax.errors import InputError
 from sid_jax.losses import code_log_prob, commitment_loss, reconstruction_loss
+from sid_jax.models.codebooks import Codebooks, make_codebooks, restart, update
 from sid_jax.models.decoder import DecoderConfig, SidDecoder
-from sid_jax.models.quantizer import (
-    Codebooks,
-    count_usage,
-    fit_codebooks,
-    make_codebooks,
-    quantize,
-    restart,
-    update,
-)
+from sid_jax.models.kmeans import fit_codebooks
+from sid_jax.models.quantizer import count_usage, quantize
 from sid_jax.models.repeat import repeat_log_prob
 from sid_jax.models.rqvae import (
     ResidualKMeansConfig,

@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
+from sid_jax.models.codebooks import block_of, lookup, make_codebooks, restart, update
 from sid_jax.models.quantizer import (
     assign,
+    assign_evenly,
+    beam_quantize,
     count_usage,
-    fit_codebooks,
-    kmeans,
-    lookup,
-    make_codebooks,
+    pass_rotated,
+    pass_straight,
     quantize,
-    restart,
-    update,
 )
 from sid_jax.train.sharding import MeshConfig, make_mesh
 
@@ -184,70 +183,6 @@ def test_a_restarted_codeword_that_stays_unused_is_dead_after_a_half_life():
     assert lives == 7  # 0.9 ** 7 < 1/2 < 0.9 ** 6
 
 
-def error_of(vectors, centroids):
-    distances = ((np.asarray(vectors)[:, None] - np.asarray(centroids)) ** 2).sum(
-        axis=2
-    )
-    return distances.min(axis=1).mean()
-
-
-@settings(deadline=None, max_examples=15)
-@given(seeds)
-def test_kmeans_never_increases_the_error(seed):
-    key = jax.random.key(seed)
-    vectors = jax.random.normal(key, (60, 3))
-    errors = [error_of(vectors, kmeans(key, vectors, 5, n)) for n in (0, 1, 2, 5, 80)]
-    assert (np.diff(errors) <= 1e-6).all() and errors[-1] < errors[0]
-    # It has converged: centroids are the means of what is nearest to them.
-    centroids = kmeans(key, vectors, 5, 80)
-    codes = np.asarray(assign(vectors, centroids, 5))
-    means = [np.asarray(vectors)[codes == code].mean(axis=0) for code in range(5)]
-    np.testing.assert_allclose(centroids, means, atol=1e-5)
-
-
-@settings(deadline=None, max_examples=15)
-@given(seeds)
-def test_kmeans_separates_clusters_that_are_apart(seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(60) % 2)
-    vectors = jnp.float32(labels[:, None] * 100 + rng.normal(size=(60, 3)))
-    codes = assign(vectors, kmeans(jax.random.key(seed), vectors, 2, 10), 2)
-    assert len(set(zip(np.asarray(codes), labels, strict=True))) == 2
-
-
-@settings(deadline=None, max_examples=15)
-@given(seeds)
-def test_kmeans_refills_what_runs_empty(seed):
-    # 56 equal rows: a start is mostly made of them, and all but one of those run empty.
-    rare = np.random.default_rng(seed).normal(size=(4, 3))
-    vectors = jnp.float32(np.concatenate([np.zeros((56, 3)), rare]))
-    centroids = kmeans(jax.random.key(seed), vectors, 5, 30)
-    assert error_of(vectors, centroids) < 1e-10
-    assert len(np.unique(assign(vectors, centroids, 5))) == 5
-
-
-def test_blocks_are_all_read_and_padding_is_not():
-    """More rows than a block holds, and no multiple: the mean is over all of them."""
-    vectors = 5 + jax.random.normal(jax.random.key(0), (8192 + 77, 2))
-    codebooks = fit_codebooks(jax.random.key(1), vectors, (1, 1), iterations=1)
-    np.testing.assert_allclose(codebooks.vectors[0, 0], vectors.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(codebooks.vectors[1, 0], 0, atol=1e-4)
-
-
-def test_the_start_quantizes_ever_finer_and_needs_enough_rows():
-    vectors = jax.random.normal(jax.random.key(0), (200, WIDTH))
-    codebooks = fit_codebooks(jax.random.key(1), vectors, (4, 4, 3), iterations=5)
-    assert codebooks.sizes == (4, 4, 3) and codebooks.vectors.shape == (3, 4, WIDTH)
-    residuals = quantize(vectors, codebooks).residuals
-    left = [float((residuals[:, level] ** 2).sum()) for level in range(3)]
-    left.append(float(quantize(vectors, codebooks).distances.sum()))
-    assert (np.diff(left) < 0).all()
-    again = fit_codebooks(jax.random.key(1), vectors, (4, 4, 3), iterations=5)
-    chex.assert_trees_all_equal(again, codebooks)
-    with pytest.raises(ValueError, match="3 rows cannot start 4"):
-        fit_codebooks(jax.random.key(1), vectors[:3], (4, 4, 3))
-
-
 def test_a_sharded_batch_gives_what_one_device_gives():
     vectors, codebooks = draw(5)
 
@@ -269,10 +204,128 @@ def test_a_sharded_batch_gives_what_one_device_gives():
     chex.assert_trees_all_close(
         jax.device_get(sharded), jax.device_get(run(vectors, codebooks)), rtol=1e-5
     )
-    start, wanted = (
-        fit_codebooks(jax.random.key(0), each, (3,))
-        for each in (jax.device_put(vectors, over_rows), vectors)
+
+
+BLOCKS = (1, 2)  # of the three first codes
+jit_beam = jax.jit(beam_quantize, static_argnames="num_beams")
+
+
+def draw_blocks(seed):
+    vectors, codebooks = draw(seed)
+    cells = jnp.int32(np.random.default_rng(seed + 1).integers(2, size=ROWS))
+    return vectors, replace(codebooks, blocks=BLOCKS), cells
+
+
+def brute_force(vector, codebooks, first_codes):
+    """Least distance over every SID whose first code is one of these."""
+    levels = [np.asarray(codebooks.vectors[i, :k]) for i, k in enumerate(SIZES)]
+    totals = levels[0][first_codes][:, None] + levels[1]
+    totals = totals[:, :, None] + levels[2]
+    return ((np.asarray(vector) - totals) ** 2).sum(axis=-1).min()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds)
+def test_blocks_hold_the_first_code_to_the_cell_and_nothing_else(seed):
+    vectors, codebooks, cells = draw_blocks(seed)
+    np.testing.assert_array_equal(block_of(codebooks), [0, 1, 1, -1, -1])
+    quantized = jitted["quantize"](vectors, codebooks, cells)
+    first = np.asarray(quantized.codes[:, 0])
+    np.testing.assert_array_equal(np.asarray(block_of(codebooks))[first], cells)
+    # Within its block, the nearest; after it, as without blocks.
+    for row in np.flatnonzero(np.asarray(cells) == 1):
+        near = assign(vectors[row : row + 1], codebooks.vectors[0, 1:3], 2)
+        assert first[row] == 1 + near[0]
+    with pytest.raises(ValueError, match="cell of each row"):
+        quantize(vectors, codebooks)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds)
+def test_a_first_codeword_restarts_on_rows_of_its_cell_or_stays(seed):
+    vectors, codebooks, cells = draw_blocks(seed)
+    if seed % 3 == 0:
+        cells = jnp.zeros_like(cells)
+    codebooks = make_with(codebooks, jnp.zeros_like(codebooks.counts))
+    residuals = jitted["quantize"](vectors, codebooks, cells).residuals
+    fresh = _restart(codebooks, residuals, jax.random.key(seed), cells)
+    for code, block in enumerate((0, 1, 1)):
+        own = np.asarray(residuals[np.asarray(cells) == block, 0])
+        vector = np.asarray(fresh.vectors[0, code])
+        if len(own):
+            assert (vector == own).all(axis=1).any()
+        else:
+            np.testing.assert_array_equal(vector, codebooks.vectors[0, code])
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds, st.booleans())
+def test_beams_are_greedy_at_one_and_exhaustive_at_many(seed, with_blocks):
+    vectors, codebooks, cells = draw_blocks(seed)
+    if not with_blocks:
+        codebooks, cells = replace(codebooks, blocks=()), None
+    greedy = jitted["quantize"](vectors, codebooks, cells)
+    one = jit_beam(vectors, codebooks, cells, num_beams=1)
+    np.testing.assert_array_equal(one.codes, greedy.codes)
+    chex.assert_trees_all_close(one, greedy, atol=1e-5)
+    many = jit_beam(vectors, codebooks, cells, num_beams=15)
+    np.testing.assert_allclose(
+        many.total, jitted["lookup"](many.codes, codebooks), atol=1e-5
     )
-    chex.assert_trees_all_close(
-        jax.device_get(start), jax.device_get(wanted), rtol=1e-4, atol=1e-5
+    blocks = np.asarray(block_of(codebooks)) if with_blocks else None
+    for row in range(ROWS):
+        allowed = np.arange(3)
+        if blocks is not None:
+            allowed = np.flatnonzero(blocks == int(cells[row]))
+        wanted = brute_force(vectors[row], codebooks, allowed)
+        np.testing.assert_allclose(many.distances[row], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_even_assignment_uses_all_codes_alike_and_leaves_padding_alone():
+    rng = np.random.default_rng(0)
+    residual = jnp.float32(rng.normal(size=(120, WIDTH)) + 3)  # all nearest to one code
+    codebook = jnp.float32(rng.normal(size=(5, WIDTH)))
+    nearest = np.bincount(assign(residual, codebook, 4), minlength=5)
+    even = np.bincount(
+        assign_evenly(residual, codebook, 4, epsilon=0.003, iterations=200),
+        minlength=5,
     )
+    assert nearest.max() > 90  # what it is for
+    assert even[4] == 0 and even[:4].min() >= 25 and even[:4].max() <= 35
+    vectors, codebooks = draw(0)
+    quantized = quantize(vectors, codebooks, even=0.01)
+    greedy = quantize(vectors, codebooks)
+    np.testing.assert_array_equal(quantized.codes[:, :-1], greedy.codes[:, :-1])
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds)
+def test_both_ways_through_have_their_value_and_gradient(seed):
+    rng = np.random.default_rng(seed)
+    latent, total, up = jnp.float32(rng.normal(size=(3, 6, WIDTH)))
+    for passing in (pass_straight, pass_rotated):
+        out, pull = jax.vjp(lambda z, passing=passing: passing(z, total), latent)
+        np.testing.assert_allclose(out, total, atol=1e-5)
+        (back,) = pull(up)
+        if passing is pass_straight:
+            np.testing.assert_allclose(back, up, atol=1e-6)
+            continue
+        # A rotation and a scaling: lengths scale, and angles to the vector stay.
+        scale = jnp.linalg.norm(total, axis=1) / jnp.linalg.norm(latent, axis=1)
+        np.testing.assert_allclose(
+            jnp.linalg.norm(back, axis=1),
+            scale * jnp.linalg.norm(up, axis=1),
+            rtol=1e-3,
+        )
+        before = (back * latent).sum(1) / scale / jnp.linalg.norm(latent, axis=1)
+        after = (up * total).sum(1) / jnp.linalg.norm(total, axis=1)
+        np.testing.assert_allclose(before, after, rtol=1e-3, atol=1e-3)
+
+
+def test_rotation_falls_back_where_it_is_not_defined():
+    latent = jnp.asarray([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    total = jnp.asarray([[1.0, 0.0], [0.0, 0.0], [-2.0, 0.0]])
+    up = jnp.ones_like(latent)
+    out, pull = jax.vjp(lambda z: pass_rotated(z, total), latent)
+    np.testing.assert_allclose(out, total, atol=1e-6)
+    np.testing.assert_allclose(pull(up)[0], up, atol=1e-6)

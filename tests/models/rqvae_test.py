@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from sid_jax.errors import InputError
-from sid_jax.models.quantizer import make_codebooks, quantize
+from sid_jax.models.codebooks import make_codebooks
+from sid_jax.models.quantizer import quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig, build_tokenizer
 
 ROWS, FEATURES = 6, 5

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sid_jax.errors import InputError
+from sid_jax.models.codebooks import lookup, make_codebooks
 from sid_jax.models.decoder import DecoderConfig
-from sid_jax.models.quantizer import count_usage, lookup, make_codebooks, quantize
+from sid_jax.models.quantizer import count_usage, quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.vocab import PAD, Vocab
