@@ -125,6 +125,18 @@ def test_a_regular_tree_fills_half_from_one_parent_and_half_from_elsewhere():
     assert widened > 40
 
 
+def test_pairs_are_certain_where_they_are_rare():
+    # One family in forty has two leaves, and one of its ten leaves two items.
+    paths = [("t", f"p{p}", "only") for p in range(40)]
+    paths += [("t", "q", f"l{leaf}") for leaf in range(9)] + [("t", "q", "two")] * 2
+    paths += [("u", f"p{p}", "only") for p in range(40)]
+    stream = hierarchical_stream(Taxonomy.from_paths(paths), 6, seed=0)
+    for step in range(50):
+        near = Counter(paths[row] for row in stream(step)[:3])
+        assert near[("t", "q", "two")] == 2
+        assert {path[:2] for path in near} == {("t", "q")} and len(near) == 2
+
+
 def test_parents_are_drawn_by_a_power_of_their_items():
     sizes = {"a": 2, "b": 8, "c": 32}
     paths = [(top, f"{n % 2}") for top, count in sizes.items() for n in range(count)]
