@@ -67,6 +67,7 @@ def test_log_probabilities_are_those_of_a_distribution(seed, shift):
 
 
 ROWS, LEVELS, WIDTH, DEPTH = 8, 2, 3, 4
+grade = partial(jax.jit, static_argnames=("sibling", "cousin"))(taxonomy_grades)
 graded = partial(jax.jit, static_argnames="temperature")(graded_contrastive_loss)
 together = partial(jax.jit, static_argnames="temperature")(cooccurrence_loss)
 temperatures = st.sampled_from([0.07, 0.1, 1.0])
@@ -133,7 +134,7 @@ def test_grades_are_those_of_the_taxonomy(paths, numbers):
     nodes = np.full((ROWS, DEPTH), -1, np.int32)
     for depth in range(1, tree.max_depth + 1):
         nodes[:, depth - 1] = tree.prefix(depth)
-    grades = taxonomy_grades(jnp.asarray(nodes), sibling=sibling, cousin=cousin)
+    grades = np.asarray(grade(nodes, sibling=sibling, cousin=cousin))
     for i, first in enumerate(paths):
         for j, second in enumerate(paths):
             same = (a == b for a, b in zip(first, second, strict=False))
@@ -309,6 +310,39 @@ def test_a_split_batch_has_the_losses_and_gradients_of_a_whole_one():
         jax.tree.leaves(split), jax.tree.leaves(whole), strict=True
     ):
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_the_gradient_at_a_realistic_size_is_the_one_by_hand():
+    B, L, D, temperature = 192, 4, 32, 0.07
+    rng = np.random.default_rng(0)
+    # Three levels of categories; a batch of near neighbours, in which rounding tells.
+    leaf = rng.integers(0, 60, B)
+    paths = jnp.asarray(np.stack([leaf // 20, leaf // 4 + 3, leaf + 18], axis=1))
+    known = rng.random(B) < 0.9
+    vectors = np.float32(rng.normal(size=(B, L, D)) * 0.1 + rng.normal(size=D))
+    grades = taxonomy_grades(paths)
+    gradient = jax.jit(
+        jax.grad(
+            lambda x: graded_contrastive_loss(
+                x, grades, jnp.asarray(known), temperature=temperature
+            )[0].sum()
+        )
+    )(vectors)
+    contrasts = known[:, None] & known & ~np.eye(B, dtype=bool)
+    target = np.where(contrasts, np.float64(grades), 0)
+    target /= np.maximum(target.sum(axis=1, keepdims=True), 1e-30)
+    anchors = target.sum(axis=1) > 0
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
+    units = vectors / lengths
+    scores = np.where(contrasts, cosines(vectors) / temperature, -np.inf)
+    scores, pull = scores[:, anchors], np.zeros((L, B, B))
+    odds = np.exp(scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True))
+    pull[:, anchors] = (odds - target[anchors]) / temperature
+    wanted = np.einsum("lbc,cld->bld", pull + pull.transpose(0, 2, 1), units)
+    wanted -= (wanted * units).sum(axis=-1, keepdims=True) * units
+    wanted /= lengths
+    # The sums run over pairs whose parts cancel: absolute error, by the largest.
+    np.testing.assert_allclose(gradient, wanted, atol=2e-5 * abs(wanted).max())
 
 
 def test_level_weights_sum_to_one_and_fall_or_rise():
