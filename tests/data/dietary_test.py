@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data.catalog import Catalog
@@ -103,6 +103,7 @@ def test_what_is_said_both_ways_is_unknown():
     assert _said("Organic and Non-Organic Apples") == (set(), set())
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(st.sampled_from("vegan glutenfrorganic-&,/")), max_size=4))
 def test_a_title_is_read_by_itself(titles):
     flags = dietary_flags(titles)
