@@ -82,6 +82,8 @@ def run_import(argv: list[str]) -> None:
         """user_id, a time or order column, product_ids; retailer_id if there is one."""
         data_dir: str = ""
         """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        dietary: bool = False
+        """Add what titles say of diets (vegan, gluten_free, ...) as attributes."""
 
     given = _parse(Arguments, "import", argv, run_import)
     import_files(
@@ -90,6 +92,7 @@ def run_import(argv: list[str]) -> None:
         given.baskets,
         name=given.name,
         data_dir=given.data_dir,
+        dietary=given.dietary,
         log=_log,
     )
 

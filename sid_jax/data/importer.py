@@ -35,6 +35,7 @@ from typing import Any
 
 from sid_jax.data.catalog import ALL, CORE, Catalog, Interactions
 from sid_jax.data.datasets import BUILTIN, find_root, is_prepared, save
+from sid_jax.data.dietary import add_dietary
 from sid_jax.data.readers import Findings, Table, infer_columns, read_lines, read_table
 from sid_jax.errors import InputError
 
@@ -96,8 +97,11 @@ def import_dataset(
     *,
     name: str,
     data_dir: str = "",
+    dietary: bool = False,
 ) -> ImportSummary:
     """Imports files as the data set `name`, replacing one of that name.
+
+    With `dietary`, what titles say of diets is added as attributes (`add_dietary`).
 
     Raises:
       InputError: by a rule above; a data set of that name stays as it was.
@@ -111,6 +115,8 @@ def import_dataset(
     if sequences is not None and baskets is not None:
         raise InputError("give --sequences or --baskets, not both")
     catalog, notes = read_items(items)
+    if dietary:
+        catalog = add_dietary(catalog)
     data = None
     if sequences is not None:
         data, more = read_sequences(sequences, catalog)

@@ -13,9 +13,12 @@ def import_files(
     *,
     name: str,
     data_dir: str,
+    dietary: bool = False,
     log: Callable[[str], None],
 ) -> None:
     """Imports and prints what was taken in, skipped or changed."""
-    summary = import_dataset(items, sequences, baskets, name=name, data_dir=data_dir)
+    summary = import_dataset(
+        items, sequences, baskets, name=name, data_dir=data_dir, dietary=dietary
+    )
     for line in summary.lines():
         log(line)

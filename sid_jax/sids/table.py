@@ -22,8 +22,10 @@ from sid_jax.files import replacing
 from sid_jax.sids.trie import sort_sids
 from sid_jax.typing import Float, Int, NDArray, UInt, typed
 
-SCHEMA_VERSION = 1
-"""Of the files that `write_table` writes; `read_table` reads versions 1 up to it."""
+SCHEMA_VERSION = 2
+"""Of the files that `write_table` writes; `read_table` reads versions 1 up to it.
+
+Version 2 adds `cells`."""
 
 pc: Any = compute  # its functions are made at import: type checkers see none of them
 _METADATA_KEY = b"sid_jax"
@@ -40,6 +42,8 @@ class Manifest:
       catalog: hash of the catalog that was encoded; empty if unknown.
       created_by: the program or file that the SIDs come from.
       schema_version: of the file.
+      cells: attribute cells, in the order of their first codes: what each holds, and
+        how many consecutive codes of the first level are its own; none if empty.
     """
 
     codebook_sizes: tuple[int, ...]
@@ -47,6 +51,7 @@ class Manifest:
     catalog: str = ""
     created_by: str = ""
     schema_version: int = SCHEMA_VERSION
+    cells: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,8 +295,23 @@ def _parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:
         catalog=_field(fields, "catalog", str),
         created_by=_field(fields, "created_by", str),
         schema_version=version,
+        cells=_parse_cells(fields, sizes[0]) if version > 1 else (),
     )
     return manifest, _field(fields, "digest", str)
+
+
+def _parse_cells(fields: Any, num_codes: int) -> tuple[tuple[str, int], ...]:
+    cells: list[Any] = _field(fields, "cells", list)
+    good = all(
+        isinstance(cell, list) and [*map(type, cell)] == [str, int] and cell[1] > 0
+        for cell in cells
+    )
+    if not good or (cells and sum(size for _, size in cells) != num_codes):
+        raise InputError(
+            f"malformed SID manifest (cells {cells} for {num_codes} first codes);"
+            " encode again"
+        )
+    return tuple((name, size) for name, size in cells)
 
 
 def _field(fields: Any, name: str, kind: type) -> Any:

@@ -387,6 +387,16 @@ def test_import_then_load(tmp_path, capsys):
     assert catalog.item_ids == ["x"] and data is not None and len(data) == 1
 
 
+def test_import_adds_what_titles_say_of_diets(tmp_path):
+    items = write(tmp_path / "i.csv", "item_id,title\na,Vegan Cheese\nb,Cheese\n")
+    root = str(tmp_path / "tfds")
+    summary = import_dataset(items, name="mine", data_dir=root, dietary=True)
+    assert {"vegan", "halal"} <= set(summary.attributes)
+    catalog, _ = load(DataConfig(name="mine", data_dir=root))
+    assert catalog.column("vegan") == [True, None]
+    assert catalog.column("halal") == [None, None]
+
+
 @pytest.mark.parametrize(
     ("files", "name", "message"),
     [

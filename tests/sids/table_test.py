@@ -169,6 +169,23 @@ def test_unknown_ids_are_named():
         _small().rows(["x", "a", "y"])
 
 
+def test_cells_are_kept(tmp_path):
+    cells = (("tier=Private, vegan=true", 3), ("other", 1))
+    table = _small(manifest=replace(MANIFEST, cells=cells))
+    write_table(tmp_path / "sids.parquet", table)
+    assert read_table(tmp_path / "sids.parquet").manifest == table.manifest
+    assert table.digest() == _small().digest()
+
+
+def test_reads_version_1_which_had_no_cells(tmp_path):
+    fields = _fields(schema_version=1)
+    del fields["cells"]
+    _write_raw(tmp_path / "sids.parquet", fields)
+    read = read_table(tmp_path / "sids.parquet")
+    assert read.manifest == replace(MANIFEST, schema_version=1)
+    np.testing.assert_array_equal(read.codes(), _small().codes())
+
+
 @pytest.mark.parametrize(
     ("manifest", "columns", "message"),
     [
@@ -176,10 +193,14 @@ def test_unknown_ids_are_named():
         (b"{", {}, "malformed SID manifest"),
         (b"[]", {}, "malformed SID manifest"),
         ({"schema_version": 1}, {}, "malformed SID manifest .codebook_sizes"),
-        (_fields(schema_version=2), {}, "schema version 2, but versions 1 to 1"),
+        (_fields(schema_version=3), {}, "schema version 3, but versions 1 to 2"),
         (_fields(schema_version="1"), {}, "malformed SID manifest .schema_version"),
         (_fields(codebook_sizes=[4, -1]), {}, "malformed SID manifest .codebook_sizes"),
         (_fields(digest=None), {}, "malformed SID manifest .digest"),
+        (_fields(cells=None), {}, "malformed SID manifest .cells"),
+        (_fields(cells=[["a", 3]]), {}, "malformed SID manifest .cells"),
+        (_fields(cells=[["a", 5], ["b", -1]]), {}, "malformed SID manifest .cells"),
+        (_fields(cells=[["a", 3], 1]), {}, "malformed SID manifest .cells"),
         (_fields(), {"codes": [[0, 0, 0], [0, 0], [1, 1, 1]]}, "row 1: a SID of 2 lev"),
         (_fields(), {"codes": [[0, 0, 0], None, [1, 1, 1]]}, "row 1: a SID of 0 lev"),
         (_fields(), {"codes": [[0, 0, 0], [0, None, 0], [1, 1, 1]]}, "row 1: code -1"),
