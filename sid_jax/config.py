@@ -12,8 +12,11 @@ from typing import Any
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 
+from sid_jax.data.cells import CellConfig
 from sid_jax.data.datasets import DataConfig
+from sid_jax.data.pairs import PairConfig
 from sid_jax.data.pipeline import PromptConfig
+from sid_jax.data.sampler import SamplerConfig
 from sid_jax.data.vectors import VectorConfig
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
@@ -23,7 +26,30 @@ from sid_jax.models.transformer import TransformerConfig
 from sid_jax.train.loop import TrainConfig
 from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.sharding import MeshConfig
-from sid_jax.train.tasks import TokenizerTaskConfig
+from sid_jax.train.tokenizer_task import (
+    CooccurrenceTerm,
+    TaxonomyTerm,
+    TokenizerTaskConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartConfig:
+    """A tokenizer to go on from, so that SIDs move little.
+
+    Attributes:
+      run: its run folder; none if empty. Its item-vector recipe is used, so that
+        vectors mean the same.
+      slack: an item of its SID table keeps its SID, or the longest prefix of it, while
+        the squared distance is at most (1 + slack) times the least; 0 keeps ties.
+    """
+
+    run: str = ""
+    slack: float = 0.05
+
+    def __post_init__(self):
+        if not self.slack >= 0:
+            raise InputError(f"start.slack={self.slack} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +61,12 @@ class TokenizerExperiment:
       vectors: how items become vectors.
       model: the tokenizer.
       task: what it learns from.
-      batch_size: item vectors a step.
+      sampler: related items, where `task.taxonomy` has a weight.
+      pairs: items bought together, where `task.cooccurrence` has a weight.
+      cells: attributes that own blocks of first codes.
+      start: a tokenizer to go on from.
+      holdout: share of the items that nothing is learned from; they are judged apart.
+      dedup: add a level that tells the items of one SID apart.
       optimizer: how parameters move.
       train: how long.
       mesh: over which devices.
@@ -45,6 +76,12 @@ class TokenizerExperiment:
     vectors: VectorConfig = field(default_factory=VectorConfig)
     model: TokenizerConfig = field(default_factory=RQVAEConfig)
     task: TokenizerTaskConfig = field(default_factory=TokenizerTaskConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    cells: CellConfig = field(default_factory=CellConfig)
+    start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    holdout: float = 0.0
+    dedup: bool = False
     batch_size: int = 1024
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000))
@@ -52,6 +89,13 @@ class TokenizerExperiment:
 
     def __post_init__(self):
         _check_batch(self.batch_size)
+        if not 0 <= self.holdout < 1:
+            raise InputError(f"holdout={self.holdout} must be a share below 1")
+        if self.task.anchor and not self.start.run:
+            raise InputError(
+                f"task.anchor={self.task.anchor} needs a tokenizer to stay near to;"
+                " name its run folder as start.run"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +184,10 @@ def smoke(config: Experiment) -> Experiment:
     changes["model"] = model
     changes["task"] = dataclasses.replace(
         config.task, start_rows=64, start_iterations=2
+    )
+    changes["sampler"] = dataclasses.replace(config.sampler, batch_size=16, group=16)
+    changes["pairs"] = dataclasses.replace(
+        config.pairs, batch_pairs=8, min_support=1, min_pmi=-10.0
     )
     changes["vectors"] = dataclasses.replace(config.vectors, dim=8, num_hashes=2**10)
     return dataclasses.replace(config, **changes)
@@ -254,22 +302,28 @@ def _check_batch(batch_size: int) -> None:
 
 
 __all__ = [
+    "CellConfig",
+    "CooccurrenceTerm",
     "DataConfig",
     "DecoderConfig",
     "Experiment",
     "MeshConfig",
     "OptimizerConfig",
+    "PairConfig",
     "PromptConfig",
     "RQVAEConfig",
     "ResidualKMeansConfig",
     "RetrieverExperiment",
+    "SamplerConfig",
     "SearchConfig",
+    "TaxonomyTerm",
     "TokenizerConfig",
     "TokenizerExperiment",
     "TokenizerTaskConfig",
     "TrainConfig",
     "TransformerConfig",
     "VectorConfig",
+    "WarmStartConfig",
     "digest_config",
     "read_config",
     "read_experiment",

@@ -45,7 +45,8 @@ class CellConfig:
     """Which attributes cut the catalog into cells.
 
     Attributes:
-      columns: attributes, or `brand`; the first varies slowest over the codes.
+      columns: attributes, or `brand`; the first varies slowest over the codes. None
+        for no cells.
       price_bands: quantile bands that a column of numbers is cut into, at most; fewer
         where many items share a number.
       min_items: combinations of fewer items are merged.
@@ -55,15 +56,13 @@ class CellConfig:
         a combination first seen later has a place.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     price_bands: int = 4
     min_items: int = 10
     max_cells: int = 32
     reserve_other: bool = False
 
     def __post_init__(self):
-        if not self.columns:
-            raise InputError("columns: name at least one attribute to make cells of")
         if len(set(self.columns)) < len(self.columns):
             raise InputError(f"columns: {', '.join(self.columns)} names one twice")
         for name in ("price_bands", "min_items", "max_cells"):
@@ -119,6 +118,8 @@ class Cells:
           InputError: an unknown column, fewer items than codes, or fewer codes than
             cells.
         """
+        if not config.columns:
+            raise InputError("columns: name at least one attribute to make cells of")
         if len(catalog) < num_codes:
             raise InputError(
                 f"{len(catalog)} items for {num_codes} first codes; set a smaller first"

@@ -24,6 +24,32 @@ _BLOCK = 1 << 24
 """Products of two purchases that are held at a time, at most (but for one item's)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """What counts as bought together; see `mine_pairs` and `pair_stream`.
+
+    Attributes:
+      batch_pairs: pairs a step.
+      min_support: occurrences together that a pair has at least.
+      min_pmi: pointwise mutual information that it has at least.
+      window: 0 looks within baskets; n also at baskets of one user at most n apart.
+      max_basket: longer baskets are left out.
+      power: a pair is drawn in proportion to count^power.
+    """
+
+    batch_pairs: int = 128
+    min_support: int = 5
+    min_pmi: float = 0.0
+    window: int = 0
+    max_basket: int = 64
+    power: float = 0.0
+
+    def __post_init__(self):
+        if self.batch_pairs < 1:
+            raise InputError(f"pairs.batch_pairs={self.batch_pairs} must be positive")
+        _check(self.min_support, self.min_pmi, self.window, self.max_basket, self.power)
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Co-occurring items, sorted by left, then right; each pair once.
@@ -68,15 +94,7 @@ def mine_pairs(
     Raises:
       InputError: a number out of range, or an item that is not in the catalog.
     """
-    for name, value, least in (
-        ("min_support", min_support, 1),
-        ("window", window, 0),
-        ("max_basket", max_basket, 1),
-    ):
-        if value < least:
-            raise InputError(f"{name}={value} must be at least {least}")
-    if not np.isfinite(min_pmi):
-        raise InputError(f"min_pmi={min_pmi} must be a finite number")
+    _check(min_support, min_pmi, window, max_basket)
     if data.items.max(initial=-1) >= num_items:
         raise InputError(
             f"interactions name item row {data.items.max()}, but the catalog has "
@@ -145,8 +163,7 @@ def pair_stream(
         raise InputError(
             f"batch_pairs {batch_pairs} does not divide among {num_processes} processes"
         )
-    if not 0 <= power < float("inf"):
-        raise InputError(f"power={power} must be a number of at least 0")
+    _check(power=power)
     if not len(pairs):
         raise InputError(
             "no two items occur together often enough; lower min_support or min_pmi, "
@@ -220,3 +237,23 @@ def _find_known(
     known = keys[at] == wanted
     known |= known.T | np.eye(len(different), dtype=bool)
     return known[place[:, None], place]
+
+
+def _check(
+    min_support: int = 1,
+    min_pmi: float = 0.0,
+    window: int = 0,
+    max_basket: int = 1,
+    power: float = 0.0,
+) -> None:
+    for name, value, least in (
+        ("min_support", min_support, 1),
+        ("window", window, 0),
+        ("max_basket", max_basket, 1),
+    ):
+        if value < least:
+            raise InputError(f"{name}={value} must be at least {least}")
+    if not np.isfinite(min_pmi):
+        raise InputError(f"min_pmi={min_pmi} must be a finite number")
+    if not 0 <= power < float("inf"):
+        raise InputError(f"power={power} must be a number of at least 0")

@@ -1,4 +1,4 @@
-"""Streams of batches through grain, and the requests that a retriever is judged by.
+"""Streams of prompts through grain, and the requests that a retriever is judged by.
 
 A stream is a function of the step alone (grain's random access): a resumed run reads on
 where it stopped, and each of P processes reads its slice of the global batch.
@@ -72,34 +72,6 @@ class Requests:
     def take(self, rows: NDArray) -> "Requests":
         """The requests of these rows, in this order."""
         return Requests(**{name: each[rows] for name, each in vars(self).items()})
-
-
-@typed
-def item_stream(
-    vectors: Float[NDArray, "N D"],
-    batch_size: int,
-    *,
-    seed: int,
-    process: int = 0,
-    num_processes: int = 1,
-) -> Callable[[int], dict[str, NDArray]]:
-    """Uniform batches of item vectors: each epoch is a fresh permutation.
-
-    Args:
-      vectors: rows to draw from.
-      batch_size: rows of the global batch; a multiple of `num_processes`.
-      seed: of the order.
-      process: index of this process.
-      num_processes: processes P; each gets `batch_size / P` rows of a step.
-
-    Returns:
-      `stream(step)` -> `{"vectors": [batch_size / P, D]}`.
-    """
-    order = grain.MapDataset.range(len(vectors)).seed(seed).shuffle().repeat()
-    batches = order.batch(_share(batch_size, num_processes))
-    return lambda step: {
-        "vectors": vectors[_read(batches, step * num_processes + process)]
-    }
 
 
 def prompt_stream(

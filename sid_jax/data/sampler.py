@@ -20,12 +20,45 @@ Rules of ours, where a catalog is not so regular:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from sid_jax.data.taxonomy import ROOT, Taxonomy
 from sid_jax.errors import InputError
 from sid_jax.typing import Bool, Float, Int, NDArray, typed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """Items that the taxonomy term contrasts; see `hierarchical_stream`.
+
+    Attributes:
+      kind: `hierarchical` draws them by the category tree; `uniform` takes those of the
+        reconstruction's batch, which costs no second pass.
+      batch_size: items a step, of the hierarchical ones.
+      group: items that share one parent, at most.
+      items_per_leaf: items of a leaf.
+      sibling_share: of a group that comes from below its parent.
+      power: a parent is drawn in proportion to (items below it)^power.
+    """
+
+    kind: Literal["hierarchical", "uniform"] = "hierarchical"
+    batch_size: int = 256
+    group: int = 256
+    items_per_leaf: int = 4
+    sibling_share: float = 0.5
+    power: float = 0.5
+
+    def __post_init__(self):
+        _check(
+            self.batch_size,
+            1,
+            self.group,
+            self.items_per_leaf,
+            self.sibling_share,
+            self.power,
+        )
 
 
 @typed

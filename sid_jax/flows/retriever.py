@@ -26,8 +26,8 @@ from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Vocab
 from sid_jax.train.loop import fit, load_params
+from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
-from sid_jax.train.tasks import RetrieverTask
 from sid_jax.typing import Bool, Int, NDArray, PyTree
 
 

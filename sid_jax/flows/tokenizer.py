@@ -12,7 +12,7 @@ from sid_jax import __version__
 from sid_jax.config import TokenizerExperiment, write_config
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.datasets import load
-from sid_jax.data.pipeline import item_stream
+from sid_jax.data.items import item_stream
 from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics
@@ -21,7 +21,7 @@ from sid_jax.flows.runs import Log
 from sid_jax.sids.table import Manifest, SidTable, write_table
 from sid_jax.train.loop import checkpoint_step, fit, load_params
 from sid_jax.train.progress import MetricsLog
-from sid_jax.train.tasks import TokenizerTask
+from sid_jax.train.tokenizer_task import TokenizerTask
 from sid_jax.typing import Float, Int, NDArray, PyTree
 
 CODES = "codes/"

@@ -32,6 +32,13 @@ class Quantized:
         """The quantization, all levels summed."""
         return self.codewords.sum(axis=1)
 
+    def prefix(self, depth: Int[Array, " B"] | None) -> Float[Array, "B D"]:
+        """The first `depth` levels of each row summed; all of them if None."""
+        if depth is None:
+            return self.total
+        kept = jnp.arange(self.codewords.shape[1]) < depth[:, None]
+        return jnp.sum(self.codewords * kept[..., None], axis=1)
+
     @property
     def distances(self) -> Float[Array, " B"]:
         """Squared distance that is left after the last level."""

@@ -7,15 +7,34 @@ argument: a moving average owns them, so they are no parameters of the module.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from sid_jax.errors import InputError
 from sid_jax.models.codebooks import Codebooks
-from sid_jax.models.quantizer import Quantized, quantize
-from sid_jax.typing import Array, Float, typed
+from sid_jax.models.quantizer import (
+    Quantized,
+    pass_rotated,
+    pass_straight,
+    quantize,
+)
+from sid_jax.typing import Array, Float, Int, PyTree, typed
+
+GROWING = (128, 256, 512, 1024)
+"""1,920 codewords, a coarse first level: similarity and uniqueness in balance."""
+
+TREE = (8, 64, 256, 1024)
+"""1,352 codewords, a first level as coarse as top categories: hierarchy first."""
+
+UNIFORM = (256, 256, 256, 256)
+"""1,024 codewords; TIGER's and NEO's shape."""
+
+SHRINKING = (1024, 512, 256, 128)
+"""1,920 codewords; PLUM's shape (arXiv 2510.07784): uniqueness and reconstruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +45,20 @@ class RQVAEConfig:
       hidden: widths of the encoder's hidden layers.
       latent: width of the quantized latent.
       codebook_sizes: codes a level, K_1 .. K_L; any sizes, growing or shrinking.
+      principal: add the MLPs to linear maps, of which the encoder's starts as the
+        item vectors' first principal axes and the decoder's as their transpose, while
+        the MLPs' last layers start at zero (ours). Training then begins at residual
+        k-means on principal components, and the latent is at most as wide as the item
+        vectors.
+      gradient: how it passes the quantizer: `straight` (van den Oord et al. 2017), or
+        `rotation` (Fifty et al. 2024).
     """
 
     hidden: tuple[int, ...] = (512, 256, 128)
     latent: int = 32
-    codebook_sizes: tuple[int, ...] = (256, 256, 256, 256)
+    codebook_sizes: tuple[int, ...] = UNIFORM
+    principal: bool = False
+    gradient: Literal["straight", "rotation"] = "straight"
 
     def __post_init__(self):
         if min(self.latent, *self.hidden, 1) < 1:
@@ -68,7 +96,7 @@ class TokenizerOutput:
 
 
 class RQVAE(nn.Module):
-    """Encoder, residual quantizer, decoder; gradients pass straight through.
+    """Encoder, residual quantizer, decoder; gradients pass the quantizer.
 
     Attributes:
       config: widths and codebook sizes.
@@ -79,9 +107,10 @@ class RQVAE(nn.Module):
     features: int
 
     def setup(self):
-        hidden = self.config.hidden
-        self.encoder = MLP((*hidden, self.config.latent))
-        self.decoder = MLP((*reversed(hidden), self.features))
+        hidden, latent = self.config.hidden, self.config.latent
+        kind = PrincipalMLP if self.config.principal else MLP
+        self.encoder = kind((*hidden, latent))
+        self.decoder = kind((*reversed(hidden), self.features))
 
     @typed
     def encode(self, vectors: Float[Array, "B D_in"]) -> Float[Array, "B D"]:
@@ -93,13 +122,29 @@ class RQVAE(nn.Module):
 
     @typed
     def __call__(
-        self, vectors: Float[Array, "B D_in"], codebooks: Codebooks
+        self,
+        vectors: Float[Array, "B D_in"],
+        codebooks: Codebooks,
+        cells: Int[Array, " B"] | None = None,
+        depth: Int[Array, " B"] | None = None,
+        *,
+        even: float = 0.0,
     ) -> TokenizerOutput:
+        """Codes and reconstruction of item vectors.
+
+        Args:
+          vectors: item vectors.
+          codebooks: the codebooks.
+          cells: of the items, where the codebooks have blocks.
+          depth: levels that each item is reconstructed from, 1 to L; all if None.
+          even: `quantize`'s.
+        """
         latent = self.encode(vectors)
-        quantized = quantize(latent, codebooks)
-        # Straight-through: forward the codewords, backward the identity.
-        passed = latent + jax.lax.stop_gradient(quantized.total - latent)
-        return TokenizerOutput(latent, quantized, self.decode(passed))
+        quantized = quantize(latent, codebooks, cells, even=even)
+        total = quantized.prefix(depth)
+        passing = pass_rotated if self.config.gradient == "rotation" else pass_straight
+        decoded = self.decode(passing(latent, total))
+        return TokenizerOutput(latent, quantized, decoded)
 
 
 class ResidualKMeans(nn.Module):
@@ -118,10 +163,44 @@ class ResidualKMeans(nn.Module):
 
     @typed
     def __call__(
-        self, vectors: Float[Array, "B D"], codebooks: Codebooks
+        self,
+        vectors: Float[Array, "B D"],
+        codebooks: Codebooks,
+        cells: Int[Array, " B"] | None = None,
+        depth: Int[Array, " B"] | None = None,
+        *,
+        even: float = 0.0,
     ) -> TokenizerOutput:
-        quantized = quantize(vectors, codebooks)
-        return TokenizerOutput(vectors, quantized, quantized.total)
+        """As `RQVAE.__call__`."""
+        quantized = quantize(vectors, codebooks, cells, even=even)
+        return TokenizerOutput(vectors, quantized, quantized.prefix(depth))
+
+
+def start_at_principal_axes(params: PyTree, vectors: Float[Array, "N D"]) -> PyTree:
+    """The parameters of a principal RQ-VAE with its linear maps at their start.
+
+    Args:
+      params: of an `RQVAE` whose config is `principal`.
+      vectors: a sample of item vectors, centred near zero.
+
+    Raises:
+      InputError: a latent wider than the vectors, or than their number.
+    """
+    width = params["encoder"]["linear"]["kernel"].shape[1]
+    if width > min(vectors.shape):
+        raise InputError(
+            f"model.latent={width} is more than the principal axes of {len(vectors)}"
+            f" item vectors of width {vectors.shape[1]}; set a narrower latent, or"
+            " model.principal to false"
+        )
+    # Axes of the covariance: two orders of magnitude less work than of the vectors.
+    moment = jnp.matmul(vectors.T, vectors, precision=jax.lax.Precision.HIGHEST)
+    _, axes = jnp.linalg.eigh(moment)
+    axes = axes[:, ::-1][:, :width]
+    started = jax.tree.map(lambda leaf: leaf, params)
+    started["encoder"]["linear"]["kernel"] = axes
+    started["decoder"]["linear"]["kernel"] = axes.T
+    return started
 
 
 def build_tokenizer(config: TokenizerConfig, features: int) -> RQVAE | ResidualKMeans:
@@ -132,9 +211,15 @@ def build_tokenizer(config: TokenizerConfig, features: int) -> RQVAE | ResidualK
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them."""
+    """Dense layers with ReLU between them.
+
+    Attributes:
+      widths: of the layers.
+      last: initializer of the last layer's kernel.
+    """
 
     widths: Sequence[int]
+    last: Any = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B _"]:
@@ -143,16 +228,32 @@ class MLP(nn.Module):
         inner = [("mlp", "embed")[i % 2] for i in range(len(self.widths) - 1)]
         names = [None, *inner, None]
         for i, width in enumerate(self.widths):
-            kernel = nn.with_logical_partitioning(
-                nn.initializers.he_normal(), (names[i], names[i + 1])
-            )
+            is_last = i + 1 == len(self.widths)
+            start = self.last if is_last else nn.initializers.he_normal()
+            kernel = nn.with_logical_partitioning(start, (names[i], names[i + 1]))
             bias = nn.with_logical_partitioning(
                 nn.initializers.zeros_init(), (names[i + 1],)
             )
             x = nn.Dense(width, kernel_init=kernel, bias_init=bias)(x)
-            if i + 1 < len(self.widths):
+            if not is_last:
                 x = jax.nn.relu(x)
         return x
+
+
+class PrincipalMLP(nn.Module):
+    """A linear map plus an MLP that starts at zero."""
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B _"]:
+        linear = nn.Dense(
+            self.widths[-1],
+            use_bias=False,
+            kernel_init=nn.initializers.orthogonal(),
+            name="linear",
+        )
+        return linear(x) + MLP(self.widths, nn.initializers.zeros_init(), name="mlp")(x)
 
 
 def _check_sizes(codebook_sizes: tuple[int, ...]) -> None:

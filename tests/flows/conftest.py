@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from sid_jax.cli import main
 from sid_jax.train.progress import read_metrics
-from sid_jax.train.tasks import RetrieverTask
+from sid_jax.train.retriever_task import RetrieverTask
 
 WORDS = ("green", "black", "sweet", "salted", "whole", "fresh")
 KINDS = ("tea", "bread", "milk", "soap")

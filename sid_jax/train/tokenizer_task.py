@@ -1,0 +1,457 @@
+"""Training a tokenizer: what is computed and scored.
+
+    L = ||x - x^||^2 + beta sum_l ||r_{l-1} - sg[e_l]||^2
+        + lambda L_taxonomy + mu L_co-occurrence + alpha ||z - z_before||^2
+
+summed over features and averaged over items (Lee et al. 2022 for the first two terms;
+`losses.py` for the others and their sources). Codebooks follow by moving average, so
+there is no codebook loss, unless they are asked to learn by gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from sid_jax.errors import InputError
+from sid_jax.losses import (
+    commitment_loss,
+    cooccurrence_loss,
+    graded_contrastive_loss,
+    level_weights,
+    reconstruction_loss,
+    straight_through_prefixes,
+    taxonomy_grades,
+)
+from sid_jax.models.codebooks import Codebooks, make_codebooks, restart, update
+from sid_jax.models.kmeans import fit_codebooks
+from sid_jax.models.quantizer import Quantized, beam_quantize, count_usage, quantize
+from sid_jax.models.rqvae import (
+    ResidualKMeansConfig,
+    RQVAEConfig,
+    TokenizerConfig,
+    build_tokenizer,
+    start_at_principal_axes,
+)
+from sid_jax.train.step import Aux
+from sid_jax.typing import Array, Float, Int, Key, PyTree, typed
+
+_CODEBOOKS = "codebooks"  # among the parameters, where they learn by gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaxonomyTerm:
+    """The pull of the category tree (`losses.graded_contrastive_loss`).
+
+    Attributes:
+      weight: lambda; 0 for none. Instacart's is 0.01.
+      temperature: of the softmax over cosines.
+      sibling: grade of leaves under one parent; of the same leaf it is 1.
+      cousin: grade of leaves under one grandparent; 0 ends relatedness at siblings.
+      base: level l weighs base^-l, so coarse levels weigh more if it is above 1.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.1
+    sibling: float = 0.5
+    cousin: float = 0.25
+    base: float = 2.0
+
+    def __post_init__(self):
+        _check_term("task.taxonomy", self)
+        for name in ("sibling", "cousin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"task.taxonomy.{name}={getattr(self, name)} must be from 0 to 1"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CooccurrenceTerm:
+    """The pull of what is bought together (`losses.cooccurrence_loss`).
+
+    Attributes:
+      weight: mu; 0 for none.
+      temperature: of the softmax over cosines.
+      base: level l weighs base^-l; below 1, deep levels weigh more. Complements are no
+        substitutes: at the first level the two terms would pull against each other.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.1
+    base: float = 0.5
+
+    def __post_init__(self):
+        _check_term("task.cooccurrence", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTaskConfig:
+    """How a tokenizer learns.
+
+    Attributes:
+      commitment: weight beta of the commitment loss.
+      taxonomy: the pull of the category tree.
+      cooccurrence: the pull of what is bought together.
+      anchor: weight alpha of the squared distance to the latents of the tokenizer that
+        training started from (DACT, arXiv 2603.29705).
+      progressive: reconstruct from the first r levels, r drawn evenly from 1 to L for
+        each item (PLUM, arXiv 2510.07784), so that prefixes reconstruct by themselves.
+      codebooks: `average` moves them by moving average; `gradient` by the optimizer,
+        with the codebook loss ||sg[r_{l-1}] - e_l||^2.
+      decay: of the codebooks' moving average.
+      even: if positive, training assigns the last level by Sinkhorn's iterations with
+        this epsilon (LC-Rec: 0.003), which uses its codes evenly.
+      frozen: first levels whose codewords do not move.
+      beams: partial codes kept in encoding, as FAISS does; 1 is greedy. Training is
+        always greedy.
+      start_rows: item vectors that the k-means start reads, at most.
+      start_iterations: its Lloyd steps, a level.
+      restart_below: a codeword whose moving count of rows a batch is lower is dead;
+        never more than a tenth of what even use would give, B / 10 K.
+      restart_steps: dead codewords restart during so many first steps; the codes then
+        settle.
+    """
+
+    commitment: float = 0.25
+    taxonomy: TaxonomyTerm = field(default_factory=TaxonomyTerm)
+    cooccurrence: CooccurrenceTerm = field(default_factory=CooccurrenceTerm)
+    anchor: float = 0.0
+    progressive: bool = False
+    codebooks: Literal["average", "gradient"] = "average"
+    decay: float = 0.99
+    even: float = 0.0
+    frozen: int = 0
+    beams: int = 1
+    start_rows: int = 20_480
+    start_iterations: int = 20
+    restart_below: float = 0.1
+    restart_steps: int = 1_000_000
+
+    def __post_init__(self):
+        least = {
+            "commitment": 0,
+            "anchor": 0,
+            "even": 0,
+            "frozen": 0,
+            "beams": 1,
+            "start_rows": 1,
+            "start_iterations": 1,
+            "restart_below": 0,
+            "restart_steps": 0,
+        }
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise InputError(
+                    f"task.{name}={getattr(self, name)} must be at least {value}"
+                )
+        if not 0 <= self.decay < 1:
+            raise InputError(f"task.decay={self.decay} must be in [0, 1)")
+
+
+@struct.dataclass
+class TokenizerStart:
+    """A trained tokenizer to go on from: its parameters and codebooks."""
+
+    params: PyTree
+    codebooks: Codebooks
+
+
+@dataclass(frozen=True)
+class TokenizerTask:
+    """Reconstruct item vectors through their codes, near their relatives' codes.
+
+    A batch is a dictionary of `vectors` [B, D] and, so far as they are used,
+      cells: int [B], where first codes come in blocks;
+      anchor: [B, D_latent], the latents of the tokenizer that training started from;
+      taxonomy: `paths` int [b, depth] (`taxonomy_grades`), and `vectors` [b, D] and
+        `cells` of these items; without vectors they are those of the batch itself;
+      pairs: `vectors` [2n, D], `cells`, `log_prob` [2n] and `excluded` [2n, 2n]
+        (`cooccurrence_loss`).
+    Reconstruction, codebook statistics and dead codewords are those of `vectors` alone:
+    the other streams draw items by neighbourhood. The codebooks live in the state.
+
+    Attributes:
+      config: how it learns.
+      model: what learns.
+      blocks: first codes of each cell; empty for no cells.
+      start: where training starts; k-means if None.
+    """
+
+    config: TokenizerTaskConfig
+    model: TokenizerConfig
+    blocks: tuple[int, ...] = ()
+    start: TokenizerStart | None = None
+
+    def init(self, key: Key[Array, ""], batch: PyTree) -> tuple[PyTree, PyTree]:
+        shape = batch["vectors"].shape
+        module = build_tokenizer(self.model, shape[-1])
+        width = shape[-1]
+        if isinstance(self.model, RQVAEConfig):
+            width = self.model.latent
+        sizes = self.model.codebook_sizes
+        levels = [jnp.zeros((size, width)) for size in sizes]
+        codebooks = make_codebooks(levels, self.blocks)
+        cells = jnp.zeros(shape[0], jnp.int32) if self.blocks else None
+        variables = module.init(key, jnp.zeros(shape), codebooks, cells)
+        params = dict(variables.get("params", {}))
+        if self._learns_codebooks:
+            params[_CODEBOOKS] = codebooks.vectors
+        return params, codebooks
+
+    def prepare(
+        self,
+        params: PyTree,
+        state: Codebooks,
+        batches: Iterator[PyTree],
+        key: Key[Array, ""],
+    ) -> tuple[PyTree, PyTree]:
+        """Codebooks from residual k-means on the first batches' latents.
+
+        Raises:
+          InputError: too few item vectors for the codes or the latent, or a start of
+            another shape.
+        """
+        if self.start is not None:
+            return self._go_on(params, state)
+        rows, gathered = 0, []
+        while rows < self.config.start_rows:
+            gathered.append(next(batches))
+            rows += len(gathered[-1]["vectors"])
+        vectors, *cells = (
+            jnp.concatenate([batch[name] for batch in gathered])[
+                : self.config.start_rows
+            ]
+            for name in ("vectors", *(["cells"] if self.blocks else []))
+        )
+        if len(vectors) < max(state.sizes):
+            raise InputError(
+                f"start_rows={self.config.start_rows} is less than the codes of the"
+                f" largest level ({max(state.sizes)}); ten rows a code make a good"
+                " start"
+            )
+        if isinstance(self.model, RQVAEConfig) and self.model.principal:
+            params = start_at_principal_axes(params, vectors)
+        codebooks = fit_codebooks(
+            key,
+            self.encode(params, vectors),
+            state.sizes,
+            iterations=self.config.start_iterations,
+            blocks=self.blocks,
+            cells=jax.device_get(cells[0]) if cells else None,
+        )
+        if self._learns_codebooks:
+            params = params | {_CODEBOOKS: codebooks.vectors}
+        return params, codebooks
+
+    def loss(
+        self, params: PyTree, state: Codebooks, batch: PyTree, key: Key[Array, ""]
+    ) -> tuple[Array, Aux]:
+        vectors, cells = batch["vectors"], batch.get("cells")
+        codebooks = self._current(params, state)
+        rows, num_levels = jnp.float32(len(vectors)), len(state.sizes)
+        depth = None
+        if self.config.progressive:
+            depth = jax.random.randint(key, (len(vectors),), 1, num_levels + 1)
+        output = self._apply(
+            params, vectors, codebooks, cells, depth, even=self.config.even
+        )
+        quantized = output.quantized
+        reconstruction = reconstruction_loss(vectors, output.reconstruction)
+        commitment = commitment_loss(output.latent, quantized.codewords)
+        metrics = {
+            "reconstruction": (reconstruction.sum(), rows),
+            "commitment": (commitment.sum(), rows),
+        }
+        loss = reconstruction.mean() + self.config.commitment * commitment.mean()
+        if self._learns_codebooks:
+            left = jax.lax.stop_gradient(quantized.residuals) - quantized.codewords
+            loss += jnp.sum(left**2, axis=(1, 2)).mean()
+        if self.config.anchor:
+            moved = reconstruction_loss(batch["anchor"], output.latent)
+            metrics["anchor"] = (moved.sum(), rows)
+            loss += self.config.anchor * moved.mean()
+        for name in ("taxonomy", "pairs"):
+            if name in batch:
+                term, found = self._contrast(
+                    name, params, codebooks, batch[name], output
+                )
+                loss, metrics = loss + term, metrics | found
+        usage = count_usage(quantized, state)
+        for level, size in enumerate(state.sizes):
+            used = (usage.counts[level] > 0).sum()
+            metrics[f"batch_usage_{level + 1}"] = (used, jnp.float32(size))
+        stats = jax.lax.stop_gradient((usage, quantized.residuals, cells))
+        return loss, (metrics, stats)
+
+    def fold(
+        self,
+        params: PyTree,
+        state: Codebooks,
+        opt_state: PyTree,
+        stats: PyTree,
+        key: Key[Array, ""],
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        if isinstance(self.model, ResidualKMeansConfig):
+            return params, state, opt_state  # the k-means start is all there is
+        usage, residuals, cells = stats
+        moved = update(state, usage, decay=self.config.decay)
+        if self._learns_codebooks:
+            # The average only counts what is used; the optimizer moves the codewords.
+            moved = replace(moved, vectors=params[_CODEBOOKS])
+        # In a batch of few rows a code: a tenth of what an even use would give.
+        even = len(residuals) / max(state.sizes)
+        below = min(self.config.restart_below, 0.1 * even)
+        fresh = restart(moved, residuals, key, cells, below=below)
+        young = moved.updates <= self.config.restart_steps
+        chosen = jax.tree.map(lambda a, b: jnp.where(young, a, b), fresh, moved)
+        still = jnp.arange(len(state.sizes)) < self.config.frozen
+        vectors = jnp.where(still[:, None, None], state.vectors, chosen.vectors)
+        chosen = replace(chosen, vectors=vectors)
+        if self._learns_codebooks:
+            params = params | {_CODEBOOKS: vectors}
+        return params, chosen, opt_state
+
+    @typed
+    def encode(
+        self, params: PyTree, vectors: Float[Array, "B D_in"]
+    ) -> Float[Array, "B D"]:
+        """Latents of item vectors."""
+        return self._apply(params, vectors, method="encode")
+
+    @typed
+    def tokenize(
+        self,
+        params: PyTree,
+        state: Codebooks,
+        vectors: Float[Array, "B D"],
+        cells: Int[Array, " B"] | None = None,
+    ) -> tuple[Int[Array, "B L"], Float[Array, " B"], Float[Array, "B L D"]]:
+        """Codes, squared distances left in the latent, reconstructions by depth.
+
+        Reconstruction l decodes the first l + 1 codewords.
+        """
+        latent = self.encode(params, vectors)
+        if self.config.beams > 1:
+            quantized = beam_quantize(latent, state, cells, num_beams=self.config.beams)
+        else:
+            quantized = quantize(latent, state, cells)
+        decoded = self.decode_prefixes(params, quantized)
+        return quantized.codes, quantized.distances, decoded
+
+    def decode_prefixes(
+        self, params: PyTree, quantized: Quantized
+    ) -> Float[Array, "B L D"]:
+        """The reconstruction of each item from its first 1, 2, .. L codewords."""
+        prefixes = jnp.cumsum(quantized.codewords, axis=1)
+        # The output is as wide as the item vectors, which the module must be told.
+        decoded = [
+            self._apply(params, prefixes[:, level], method="decode")
+            for level in range(prefixes.shape[1])
+        ]
+        return jnp.stack(decoded, axis=1)
+
+    @property
+    def _learns_codebooks(self) -> bool:
+        return self.config.codebooks == "gradient" and isinstance(
+            self.model, RQVAEConfig
+        )
+
+    def _current(self, params: PyTree, state: Codebooks) -> Codebooks:
+        if self._learns_codebooks:
+            return replace(state, vectors=params[_CODEBOOKS])
+        return state
+
+    def _contrast(
+        self,
+        name: str,
+        params: PyTree,
+        codebooks: Codebooks,
+        items: PyTree,
+        output: Any,
+    ) -> tuple[Array, dict[str, Any]]:
+        """A contrastive term, weighted, and its mean over items by level."""
+        latent, quantized = output.latent, output.quantized
+        if "vectors" in items:
+            latent = self.encode(params, items["vectors"])
+            quantized = quantize(latent, codebooks, items.get("cells"))
+        prefixes = straight_through_prefixes(latent, quantized.codewords)
+        if name == "taxonomy":
+            term, paths = self.config.taxonomy, items["paths"]
+            grades = taxonomy_grades(paths, sibling=term.sibling, cousin=term.cousin)
+            values, anchors = graded_contrastive_loss(
+                prefixes, grades, paths[:, 0] >= 0, temperature=term.temperature
+            )
+            count = anchors.sum().astype(jnp.float32)
+        else:
+            term, name = self.config.cooccurrence, "cooccurrence"
+            values = cooccurrence_loss(
+                prefixes,
+                items["log_prob"],
+                items["excluded"],
+                temperature=term.temperature,
+            )
+            count = jnp.float32(len(values))
+        weights = jnp.asarray(level_weights(values.shape[1], term.base))
+        total = jnp.sum(values * weights)
+        return term.weight * total / jnp.maximum(count, 1), {name: (total, count)}
+
+    def _go_on(self, params: PyTree, state: Codebooks) -> tuple[PyTree, PyTree]:
+        start: Any = self.start
+        given = (start.params, start.codebooks)
+        found, wanted = (
+            jax.tree.map(jnp.shape, each) for each in (given, (params, state))
+        )
+        if found != wanted:
+            raise InputError(
+                "the tokenizer to start from has another shape: "
+                f"{_first_difference(found, wanted)}; give model and item vectors the "
+                "settings of its config.json"
+            )
+        codebooks = replace(start.codebooks, updates=jnp.zeros((), jnp.int32))
+        return start.params, codebooks
+
+    def _apply(self, params: PyTree, *args: Any, method: Any = None, **kwargs: Any):
+        plain = {key: value for key, value in params.items() if key != _CODEBOOKS}
+        module = build_tokenizer(self.model, self._features(plain, args[0]))
+        return module.apply({"params": plain}, *args, method=method, **kwargs)
+
+    def _features(self, params: PyTree, rows: Array) -> int:
+        """Width of the item vectors: that of the encoder's first kernel."""
+        if isinstance(self.model, ResidualKMeansConfig):
+            return rows.shape[-1]
+        encoder = params["encoder"]
+        if self.model.principal:
+            return encoder["linear"]["kernel"].shape[0]
+        return encoder["Dense_0"]["kernel"].shape[0]
+
+
+def _check_term(name: str, term: TaxonomyTerm | CooccurrenceTerm) -> None:
+    if not 0 <= term.weight < float("inf"):
+        raise InputError(f"{name}.weight={term.weight} must be at least 0")
+    for each in ("temperature", "base"):
+        if not 0 < getattr(term, each) < float("inf"):
+            raise InputError(f"{name}.{each}={getattr(term, each)} must be above 0")
+
+
+def _first_difference(found: PyTree, wanted: PyTree) -> str:
+    pairs = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        for leaves in (
+            jax.tree_util.tree_leaves_with_path(
+                each,
+                is_leaf=lambda x: (
+                    isinstance(x, tuple) and all(isinstance(n, int) for n in x)
+                ),
+            )
+            for each in (found, wanted)
+        )
+    )
+    there, here = pairs
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            return f"{name} is {there.get(name)} there and {here.get(name)} here"
+    return "its codebook sizes or blocks differ"
