@@ -187,13 +187,13 @@ def coherence(
         pairs[level] = np.sum(sizes * (sizes - 1)) / 2
     squares, length = _sums(nodes, order, vectors)
     cosines[:-1] = (squares - length) / 2
-    metrics = {}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for level in range(1, num_levels + 1):
-            metrics[f"coherence@{level}"] = float(cosines[level] / pairs[level])
-        exact, number = -np.diff(cosines), -np.diff(pairs)
-        for depth in range(num_levels + 1):
-            metrics[f"cosine@{depth}"] = float(exact[depth] / number[depth])
+    metrics = {
+        f"coherence@{level}": _mean(cosines[level], pairs[level])
+        for level in range(1, num_levels + 1)
+    }
+    exact, number = -np.diff(cosines), -np.diff(pairs)
+    for depth in range(num_levels + 1):
+        metrics[f"cosine@{depth}"] = _mean(exact[depth], number[depth])
     return metrics
 
 
@@ -219,6 +219,8 @@ class _Ranked:
         x = x if len(x) == len(weight) else np.repeat(x, self._ties)
         y = self._midranks(np.bincount(self._y, weight))[self._y]
         total = weight.sum()
+        if not total:
+            return float("nan")
         x = x - _dot(weight, x) / total
         y = y - _dot(weight, y) / total
         heavy = weight * x
@@ -236,7 +238,9 @@ class _Ranked:
             self.rho(np.bincount(rng.integers(count, size=count), minlength=count) / 1)
             for _ in range(resamples)
         ]
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        # Of a few items, a resample may be one pair over and over, and have no rho.
+        drawn = [each for each in drawn if math.isfinite(each)] or [float("nan")]
+        low, high = np.percentile(drawn, [2.5, 97.5])
         return float(low), float(high)
 
     @staticmethod
@@ -248,6 +252,10 @@ class _Ranked:
 def _dot(a: NDArray, b: NDArray) -> float:
     """Without BLAS, whose threads cost more than so short a sum on a busy machine."""
     return float(np.einsum("p,p->", a, b))
+
+
+def _mean(total: float, count: float) -> float:
+    return float(total / count) if count else float("nan")
 
 
 def _shares(name: str, depth: NDArray, num_levels: int) -> dict[str, float]:

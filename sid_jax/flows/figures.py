@@ -79,7 +79,7 @@ def make_tables(table: SidTable, values: Figures) -> list[Table]:
             "compression: rows of a table of items for one of codewords.",
         ),
         *_similarity(take, levels),
-        *_taxonomy(take, rest, levels),
+        *_taxonomy(take, rest, levels, len(table)),
         (
             "Variance unexplained (FVU)",
             {"all items": take(("fvu", *(f"fvu@{level}" for level in levels)))},
@@ -206,6 +206,11 @@ def _similarity(take, levels: range) -> list[tuple[str, dict[str, Any], str]]:
         found = take([f"{name}@{level}" for level in levels])
         rows[label] = {f"share@{key.split('@')[1]}": v for key, v in found.items()}
     drawn = take(("anchors", "alike_pairs"))
+    anchors = f" ({drawn['anchors']:,} anchors)" if "anchors" in drawn else ""
+    alike = f" ({drawn['alike_pairs']:,})" if "alike_pairs" in drawn else ""
+    rows = {
+        f"{label}{alike if label[:4] == 'near' else ''}": r for label, r in rows.items()
+    }
     means: dict[str, Any] = {
         "share the first": take([f"coherence@{level}" for level in levels]),
         "share no more than": take([f"cosine@{d}" for d in range(len(levels) + 1)]),
@@ -218,16 +223,14 @@ def _similarity(take, levels: range) -> list[tuple[str, dict[str, Any], str]]:
         label: {name: row.get(name) for name in order} if row else {}
         for label, row in means.items()
     }
-    sampled = {"pairs drawn": drawn} if drawn else {}
     return [
         (
-            "Similarity and depth",
+            f"Similarity and depth{anchors}",
             rho,
             "Spearman's rho of cosine and shared levels, with a bootstrap 95% "
             "interval (anchors resampled); rho of category: of shared depth in the "
             "category tree and shared levels.",
         ),
-        ("Sampled", sampled, ""),
         (
             "Pairs that share the first levels",
             rows,
@@ -242,17 +245,22 @@ def _similarity(take, levels: range) -> list[tuple[str, dict[str, Any], str]]:
     ]
 
 
-def _taxonomy(take, rest: Figures, levels: range) -> list[tuple[str, dict, str]]:
+def _taxonomy(
+    take, rest: Figures, levels: range, num_items: int
+) -> list[tuple[str, dict, str]]:
     depths = _depths(rest)
-    groups = []
+    groups, drawn = [], take(("ami_items",))
     for name in _AGREEMENT:
         rows = {}
         for level in levels:
             found = take([f"{name}_d{depth}@{level}" for depth in depths])
             row = {f"depth {_DEPTH.search(k)[1]}": v for k, v in found.items()}  # pyright: ignore
             rows[f"{level} levels" if level > 1 else "1 level"] = row
+        title = f"{_TITLES[name]} with the category tree"
+        if name == "ami" and drawn:
+            title += f" ({drawn['ami_items']:,} of {num_items:,} items)"
         note = "Prefixes of the first levels beside the category tree."
-        groups.append((f"{_TITLES[name]} with the category tree", rows, note))
+        groups.append((title, rows, note))
     torn = {
         label: {
             f"level {key.split('@')[1]}": value
@@ -264,10 +272,8 @@ def _taxonomy(take, rest: Figures, levels: range) -> list[tuple[str, dict, str]]
         )
     }
     note = "Share of the pairs of one leaf category that do not share so many levels."
-    drawn = take(("ami_items",))
     return [
         *groups,
-        ("Agreement sampled", {"items": drawn} if drawn else {}, ""),
         ("Fragmentation", torn, note),
     ]
 
@@ -320,4 +326,6 @@ def _tells(row: Mapping[str, Any]) -> bool:
 def _write(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"

@@ -124,7 +124,7 @@ def heat_map(
                 ha="center",
                 va="center",
                 fontsize=8.5,
-                color="white" if finite and value > 0.4 else INK,
+                color="white" if finite and value > 0.33 else INK,
             )
     return figure
 

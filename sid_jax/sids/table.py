@@ -260,7 +260,9 @@ def _read_csv(path: Path) -> SidTable:
 def _parse_foreign(path: Path, table: pa.Table) -> SidTable:
     """The table of another system, of columns item_id and sid."""
     texts = table["sid"].cast(pa.string()).combine_chunks()
-    wrong = np.flatnonzero(~_to_numpy(pc.match_substring_regex(texts, _SID_PATTERN)))
+    wrong = np.flatnonzero(
+        ~_to_numpy(pc.fill_null(pc.match_substring_regex(texts, _SID_PATTERN), False))
+    )
     if len(wrong):
         text = texts[int(wrong[0])].as_py()
         raise InputError(

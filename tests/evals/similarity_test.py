@@ -38,14 +38,14 @@ def test_a_weighted_rho_is_scipys_of_the_copies(data):
 
 def test_the_interval_is_as_wide_as_rho_varies_over_draws():
     """Of anchors drawn anew; resampling pairs instead would be far too sure."""
-    codes, vectors = _catalog(4000)
+    codes, vectors = _catalog(2000)
     many = [
         similarity_depth(codes, vectors, 60, 30, seed=seed, resamples=0)["rho_near"]
-        for seed in range(60)
+        for seed in range(40)
     ]
     one = similarity_depth(codes, vectors, 60, 30, resamples=400)
     width = one["rho_near_high"] - one["rho_near_low"]
-    assert width == pytest.approx(4 * np.std(many), rel=0.35)
+    assert width == pytest.approx(4 * np.std(many), rel=0.4)
     assert one["rho_near_low"] < one["rho_near"] < one["rho_near_high"]
     assert one["rho_half_low"] < one["rho_half"] < one["rho_half_high"]
 
