@@ -163,20 +163,34 @@ def run_encode(argv: list[str]) -> None:
 
 
 def run_inspect(argv: list[str]) -> None:
-    """A SID table is judged by itself: usage, collisions, similarity by depth."""
+    """A SID table is judged: usage, collisions, similarity by depth, category tree."""
     from sid_jax.flows.inspect import inspect_table
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments:
         table: Positional[Path]
-        """sids.parquet, the run folder with it, or another system's item_id,sid CSV."""
+        """sids.parquet, its run folder, or another system's item_id,sid file."""
         vectors: str = ""
         """File of item vectors to judge the codes against."""
+        items: Path | None = None
+        """Items as `sid import` reads them: titles and the category tree."""
+        purchases: Path | None = None
+        """Columns item_id,purchases; or baskets or sequences as `sid import` has."""
+        partial: bool = False
+        """Judge the items that these files have, where they lack some of the table."""
         out: Path | None = None
         """The page to write; beside the table if left out."""
 
     given = _parse(Arguments, "inspect", argv, run_inspect)
-    inspect_table(given.table, _log, vectors=given.vectors, out=given.out)
+    inspect_table(
+        given.table,
+        _log,
+        vectors=given.vectors,
+        items=given.items,
+        purchases=given.purchases,
+        partial=given.partial,
+        out=given.out,
+    )
 
 
 def run_evaluate(argv: list[str]) -> None:

@@ -1,18 +1,29 @@
 """`sid inspect`: a SID table judged by itself, and beside its vectors if at hand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sid_jax.data.catalog import Catalog
-from sid_jax.data.vector_files import look_up
+from sid_jax.data.importer import read_items
+from sid_jax.data.purchases import read_purchases
+from sid_jax.data.taxonomy import Taxonomy
+from sid_jax.data.vector_files import read_vectors
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
+from sid_jax.flows.figures import (
+    format_figures,
+    make_pictures,
+    make_tables,
+    write_figures,
+)
 from sid_jax.flows.runs import Log
 from sid_jax.flows.tokenizer import Tokenizer, read_figures
 from sid_jax.report.page import Report, Similarity, write_report
-from sid_jax.report.tables import Table
 from sid_jax.report.tree import ItemTree
 from sid_jax.sids.table import SidTable, read_table
 from sid_jax.typing import NDArray
@@ -20,27 +31,36 @@ from sid_jax.typing import NDArray
 Series = dict[str, tuple[list[int], list[float]]]
 """Name -> (steps, values)."""
 
-_BY_LEVEL = ("usage", "perplexity", "entropy")
-
 
 def inspect_table(
-    path: Path, log: Log, *, vectors: str = "", out: Path | None = None
+    path: Path,
+    log: Log,
+    *,
+    vectors: str = "",
+    items: Path | None = None,
+    purchases: Path | None = None,
+    partial: bool = False,
+    out: Path | None = None,
 ) -> dict[str, float]:
-    """Prints what the codes are like, and writes a page.
+    """Prints what the codes are like, writes a page, and the figures beside it.
 
     Args:
-      path: `sids.parquet`, the run folder that it lies in, or another system's
-        `item_id,sid` CSV. Where it lies in a run folder, that run's catalog and item
-        vectors are used.
+      path: `sids.parquet`, the run folder that it lies in, or another system's table
+        of `item_id,sid` (CSV or Parquet). Where it lies in a run folder, that run's
+        catalog, item vectors and purchases are used.
       log: where lines go.
       vectors: file of item vectors to judge the codes against.
-      out: the page to write; beside the table if None.
+      items: file of the items, for titles and category paths.
+      purchases: file of how often items were bought, or of baskets or sequences.
+      partial: whether to judge the items that the files have, where they lack some.
+      out: the page to write; beside the table if None. The figures go beside it, as
+        `<its stem>_figures.json`.
 
     Returns:
       The figures by name.
 
     Raises:
-      InputError: no such table, a damaged one, or vectors that lack some of its items.
+      InputError: no such table, a damaged one, or files that lack some of its items.
     """
     if path.is_dir():
         path /= runs.SIDS
@@ -49,14 +69,25 @@ def inspect_table(
             f"{path}: no such file; name the folder of a finished run, the {runs.SIDS} "
             "in it, or a CSV file with columns item_id,sid"
         )
-    folder, table = path.parent, read_table(path)
-    catalog = _find_catalog(folder, table)
-    found, reconstructions = _find_vectors(folder, table, catalog, vectors)
-    sizes = table.manifest.codebook_sizes
-    values = intrinsic_metrics(table.codes(), sizes, found, reconstructions)
+    table = read_table(path)
+    sources = _read_sources(path.parent, table, vectors, items, log)
+    table, sources = _join(table, sources, partial, log)
+    bought = _find_purchases(path.parent, table, purchases, log)
+    catalog = sources.catalog
+    values = intrinsic_metrics(
+        table.codes(),
+        table.manifest.codebook_sizes,
+        sources.vectors,
+        errors=sources.errors,
+        purchases=bought,
+        taxonomy=None if catalog is None else Taxonomy.from_paths(catalog.categories),
+    )
     log(format_figures(table, values))
     out = out or path.with_name(path.name.split(".")[0] + "_report.html")
+    figures = out.with_name(f"{out.stem}_figures.json")
+    write_figures(figures, table, values)
     write_report(out, make_report(str(path), table, values, catalog))
+    log(f"figures: {figures}")
     log(f"report: {out}")
     return values
 
@@ -75,25 +106,6 @@ def report_tokenizer(folder: Path, log: Log) -> None:
     write_report(folder / runs.REPORT, page)
 
 
-def format_figures(table: SidTable, values: dict[str, float]) -> str:
-    """The figures as text, a line a level and a line each for the rest."""
-    sizes = table.manifest.codebook_sizes
-    lines = [
-        f"{len(table):,} items, {len(table.sids):,} SIDs, codebooks "
-        + " x ".join(map(str, sizes)),
-        f"{'level':>8}{'codes':>8}{'usage':>8}{'perplexity':>12}{'entropy':>9}",
-    ]
-    for level, size in enumerate(sizes, 1):
-        lines.append(
-            f"{level:>8}{size:>8}{values[f'usage@{level}']:>8.1%}"
-            f"{values[f'perplexity@{level}']:>12.1f}{values[f'entropy@{level}']:>9.3f}"
-        )
-    rest = [key for key in values if key.split("@")[0] not in _BY_LEVEL]
-    width = max(map(len, rest))
-    lines += [f"{key:<{width + 2}}{values[key]:.4g}" for key in rest]
-    return "\n".join(lines)
-
-
 def make_report(
     subtitle: str,
     table: SidTable,
@@ -103,12 +115,6 @@ def make_report(
 ) -> Report:
     """The page of a SID table."""
     codes, sizes = table.codes(), table.manifest.codebook_sizes
-    levels = range(1, len(sizes) + 1)
-    figures = {
-        f"level {level}": {name: values[f"{name}@{level}"] for name in _BY_LEVEL}
-        for level in levels
-    }
-    rest = {key: value for key, value in values.items() if "@" not in key}
     tree = None
     if catalog is not None:
         tree = ItemTree(
@@ -122,13 +128,11 @@ def make_report(
             ("SIDs", f"{len(table.sids):,}"),
             ("codewords", f"{sum(sizes):,}"),
         ],
-        tables=[
-            Table(title="Codebooks", rows=figures, best="none"),
-            Table(title="Codes", rows={"all items": rest}, best="none"),
-        ],
+        tables=make_tables(table, values),
         curves={name: each for name, each in (curves or {}).items() if each},
         levels=[use.counts for use in level_use(codes, sizes)],
         similarity=make_similarity(values, len(sizes)),
+        pictures=make_pictures(values, len(sizes)),
         tree=tree,
         footer=[
             ("made by", table.manifest.created_by),
@@ -144,12 +148,18 @@ def make_similarity(values: dict[str, float], num_levels: int) -> Similarity | N
         return None
     return Similarity(
         share_by_level=[values[f"share@{level}"] for level in range(1, num_levels + 1)],
+        mean_cosine=[
+            values[f"cosine@{depth}"]
+            for depth in range(num_levels + 1)
+            if f"cosine@{depth}" in values
+        ],
         note=(
             "Spearman's rho of cosine and shared depth: "
             f"{values['rho_near']:.3f} among near neighbours, "
             f"{values['rho_uniform']:.3f} among uniform pairs, "
             f"{values['rho_half']:.3f} among both pooled. Bars: pairs of near "
-            "neighbours with cosine >= 0.9."
+            "neighbours with cosine >= 0.9. Mean cosines are of all pairs that share "
+            "so many levels and no more."
         ),
     )
 
@@ -179,16 +189,105 @@ def _find_catalog(folder: Path, table: SidTable) -> Catalog | None:
     return catalog.take(catalog.rows(ids))
 
 
-def _find_vectors(
-    folder: Path, table: SidTable, catalog: Catalog | None, vectors: str
-) -> tuple[NDArray | None, NDArray | None]:
-    """The items' vectors and, if the tokenizer is at hand, what their codes say."""
+@dataclass(frozen=True)
+class _Sources:
+    """What is known of a table's items, in the table's order.
+
+    Attributes:
+      catalog: titles and category paths.
+      vectors: what was, or may have been, tokenized.
+      errors: of the tokenizer's reconstructions, a level; only of its own codes.
+      lacking: what a file was asked for -> rows that it does not have.
+    """
+
+    catalog: Catalog | None = None
+    vectors: NDArray | None = None
+    errors: NDArray | None = None
+    lacking: dict[str, NDArray] = field(default_factory=dict)
+
+
+def _read_sources(
+    folder: Path, table: SidTable, vectors: str, items: Path | None, log: Log
+) -> _Sources:
+    """Everything at hand; rows of items that a file lacks are filled with any other."""
+    ids = table.item_ids.to_pylist()
+    own = catalog = _find_catalog(folder, table)
+    lacking, found, errors = {}, None, None
+    if items is not None:
+        catalog, notes = read_items(items)
+        for note in notes:
+            log(f"note: {note}")
+        rows, lacking[f"{items}: no item"] = _match(ids, catalog.item_ids)
+        catalog = catalog.take(rows)
     if vectors:
-        return look_up(vectors, table.item_ids.to_pylist()), None
-    if catalog is None or not (folder / runs.VECTORS).exists():
-        return None, None
-    tokenizer = Tokenizer.load(folder)
-    encoded = tokenizer.encode(catalog)
-    if tokenizer.digest() != table.manifest.tokenizer:
-        return encoded.vectors, None
-    return encoded.vectors, encoded.reconstructions
+        known, found = read_vectors(vectors)
+        rows, lacking[f"{vectors}: no vector"] = _match(ids, known)
+        found = found[rows]
+    elif own is not None and (folder / runs.VECTORS).exists():
+        tokenizer = Tokenizer.load(folder)
+        encoded = tokenizer.encode(own)
+        found = encoded.vectors
+        if tokenizer.digest() == table.manifest.tokenizer:
+            errors = encoded.errors
+    return _Sources(catalog, found, errors, lacking)
+
+
+def _match(ids: Sequence[str], known: Sequence[str]) -> tuple[NDArray, NDArray]:
+    """Row of each id among those known, and which ids are not: they get row 0."""
+    row_of = {item_id: row for row, item_id in enumerate(known)}
+    rows = np.asarray([row_of.get(item_id, -1) for item_id in ids], np.int64)
+    return np.maximum(rows, 0), np.flatnonzero(rows < 0)
+
+
+def _join(
+    table: SidTable, sources: _Sources, partial: bool, log: Log
+) -> tuple[SidTable, _Sources]:
+    """The table of the items that all files have.
+
+    Raises:
+      InputError: a file lacks items, and that was not allowed, or it lacks all.
+    """
+    ids = table.item_ids
+    absent = np.zeros(len(table), bool)
+    for file, rows in sources.lacking.items():
+        if not len(rows):
+            continue
+        some = ", ".join(repr(ids[int(row)].as_py()) for row in rows[:5])
+        told = (
+            f"{file} for {len(rows):,} of {len(table):,} items of the SID table: {some}"
+            + (" ..." if len(rows) > 5 else "")
+        )
+        if not partial or len(rows) == len(table):
+            fix = "" if len(rows) == len(table) else ", or judge the others: --partial"
+            raise InputError(
+                f"{told}; add them to the file (ids are text, as in the table){fix}"
+            )
+        log(f"note: {told}; left out")
+        absent[rows] = True
+    if not absent.any():
+        return table, sources
+    kept = np.flatnonzero(~absent)
+    if not len(kept):
+        raise InputError("no item is in all files; are their ids of one system?")
+    log(f"judged: {len(kept):,} of {len(table):,} items")
+    catalog, vectors, errors = sources.catalog, sources.vectors, sources.errors
+    codes, distances = table.codes()[kept], table.distances[kept]
+    part = SidTable.build(ids.take(kept), codes, distances, table.manifest)
+    return part, _Sources(
+        None if catalog is None else catalog.take(kept),
+        None if vectors is None else vectors[kept],
+        None if errors is None else errors[kept],
+    )
+
+
+def _find_purchases(
+    folder: Path, table: SidTable, purchases: Path | None, log: Log
+) -> NDArray | None:
+    """How often each item was bought, by the file given or the run's own."""
+    path = purchases or folder / runs.PURCHASES
+    if purchases is None and not path.exists():
+        return None
+    counts, notes = read_purchases(path, table.item_ids.to_pylist())
+    for note in notes:
+        log(f"note: {note}")
+    return counts

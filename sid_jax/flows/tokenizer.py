@@ -15,6 +15,7 @@ from sid_jax.data.datasets import load
 from sid_jax.data.items import item_stream
 from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
+from sid_jax.evals.distortion import squared_errors
 from sid_jax.evals.intrinsic import intrinsic_metrics
 from sid_jax.flows import runs
 from sid_jax.flows.runs import Log
@@ -39,12 +40,14 @@ class Encoded:
       codes: their SIDs.
       distances: squared distance left in the latent after the last level.
       reconstructions: of the vectors, from all levels.
+      errors: squared error of the reconstructions from the first 1, 2, .. L levels.
     """
 
     vectors: Float[NDArray, "N D"]
     codes: Int[NDArray, "N L"]
     distances: Float[NDArray, " N"]
     reconstructions: Float[NDArray, "N D"]
+    errors: Float[NDArray, "N L"]
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,11 @@ class Tokenizer:
         for start in range(0, len(vectors), _BLOCK):
             block = vectors[start : start + _BLOCK]
             padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
-            codes, distances, decoded = self._tokenize(self.params, self.state, padded)
-            outputs = (codes, distances, decoded[:, -1])
-            blocks.append([np.asarray(each)[: len(block)] for each in outputs])
+            outputs = self._tokenize(self.params, self.state, padded)
+            outputs = (np.asarray(each)[: len(block)] for each in outputs)
+            codes, distances, decoded = outputs
+            errors = squared_errors(block, decoded)
+            blocks.append((codes, distances, decoded[:, -1], errors))
         return Encoded(vectors, *map(np.concatenate, zip(*blocks, strict=True)))
 
     @cached_property

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from sid_jax.files import replacing
 from sid_jax.report import plots
 from sid_jax.report.markup import Value, bullets, element, number, optional, text
+from sid_jax.report.pictures import Picture
 from sid_jax.report.story import Product
 from sid_jax.report.tables import Table, render_table
 from sid_jax.report.tree import ItemTree, pack
@@ -75,6 +76,7 @@ class Report:
       curves: panel -> series -> (steps, values).
       levels: items of each code, a level.
       similarity: similarity against depth.
+      pictures: further ones of the codebooks.
       tree: the catalog under its SIDs.
       samples: requests and their answers; the first is open.
       notes: sentences at the end.
@@ -91,6 +93,7 @@ class Report:
     )
     levels: Sequence[ArrayLike] = ()
     similarity: Similarity | None = None
+    pictures: Sequence[Picture] = ()
     tree: ItemTree | None = None
     samples: Sequence[Sample] = ()
     notes: Sequence[str] = ()
@@ -135,7 +138,7 @@ def _body(report: Report) -> str:
         "figures": ("Figures", "".join(map(render_table, report.tables))),
         "samples": ("Sample retrievals", _samples(report.samples, tree is not None)),
         "tree": ("The tree of Semantic IDs", _tree(tree, report.samples)),
-        "codebooks": ("Codebooks", _codebooks(report.levels, report.similarity)),
+        "codebooks": ("Codebooks", _codebooks(report)),
         "training": ("Training", _training(report.curves)),
         "notes": ("Notes", bullets(report.notes, "notes")),
     }
@@ -303,16 +306,16 @@ def _tree(tree: ItemTree | None, samples: Sequence[Sample]) -> str:
     )
 
 
-def _codebooks(levels: Sequence[ArrayLike], similarity: Similarity | None) -> str:
+def _codebooks(report: Report) -> str:
     pictures = [
         _picture(
             plots.codebook_usage(counts, title=f"Level {level}"),
             f"Items of each code of level {level}, most used first: "
             f"{np.count_nonzero(counts)} of {np.size(counts)} codes are used",
         )
-        for level, counts in enumerate(levels, start=1)
+        for level, counts in enumerate(report.levels, start=1)
     ]
-    note = ""
+    note, similarity = "", report.similarity
     if similarity is not None:
         note = optional("p", text(similarity.note), class_="faint")
         for values, title, xlabel, first in (
@@ -328,6 +331,7 @@ def _codebooks(levels: Sequence[ArrayLike], similarity: Similarity | None) -> st
                     values, title=title, xlabel=xlabel, first=first
                 )
                 pictures.append(_picture(figure, f"{title}, by {xlabel}: {told}"))
+    pictures += [_picture(each.figure, each.alt) for each in report.pictures]
     return note + optional("div", "".join(pictures), class_="grid")
 
 

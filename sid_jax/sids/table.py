@@ -207,9 +207,10 @@ def write_table(path: str | Path, table: SidTable) -> None:
 
 
 def read_table(path: str | Path) -> SidTable:
-    """Reads what `write_table` wrote, or another system's `item_id,sid` CSV (or .gz).
+    """Reads what `write_table` wrote, or another system's table of `item_id,sid`.
 
-    A CSV's codebook sizes are taken to be the largest code of each level plus one.
+    That may be a CSV (or .csv.gz) or a Parquet file. Its codebook sizes are taken to be
+    the largest code of each level plus one.
 
     Raises:
       InputError: an absent or damaged file, a newer schema, codes that are ragged or
@@ -230,6 +231,9 @@ def read_table(path: str | Path) -> SidTable:
 
 def _read_parquet(path: Path) -> SidTable:
     schema = pq.read_schema(path)
+    foreign = _METADATA_KEY not in (schema.metadata or {})
+    if foreign and {"item_id", "sid"} <= set(schema.names):
+        return _parse_foreign(path, pq.read_table(path, columns=["item_id", "sid"]))
     manifest, digest = _parse_manifest((schema.metadata or {}).get(_METADATA_KEY))
     needed = ["item_id", "codes", "distance"]
     absent = [name for name in needed if name not in schema.names]
@@ -255,9 +259,15 @@ def _read_csv(path: Path) -> SidTable:
         column_types={"item_id": pa.string(), "sid": pa.string()},
         include_columns=["item_id", "sid"],
     )
-    table = pyarrow.csv.read_csv(path, convert_options=options)
-    texts = table["sid"].combine_chunks()
-    wrong = np.flatnonzero(~_to_numpy(pc.match_substring_regex(texts, _SID_PATTERN)))
+    return _parse_foreign(path, pyarrow.csv.read_csv(path, convert_options=options))
+
+
+def _parse_foreign(path: Path, table: pa.Table) -> SidTable:
+    """The table of another system, of columns item_id and sid."""
+    texts = table["sid"].cast(pa.string()).combine_chunks()
+    wrong = np.flatnonzero(
+        ~_to_numpy(pc.fill_null(pc.match_substring_regex(texts, _SID_PATTERN), False))
+    )
     if len(wrong):
         text = texts[int(wrong[0])].as_py()
         raise InputError(
@@ -269,7 +279,8 @@ def _read_csv(path: Path) -> SidTable:
         raise InputError("no items; at least one row is needed")
     sizes = tuple(int(size) + 1 for size in codes.max(axis=0))
     manifest = Manifest(codebook_sizes=sizes, created_by=path.name)
-    return SidTable.build(table["item_id"].combine_chunks(), codes, None, manifest)
+    ids = table["item_id"].cast(pa.string()).combine_chunks()
+    return SidTable.build(ids, codes, None, manifest)
 
 
 def _parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:

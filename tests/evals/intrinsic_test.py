@@ -1,4 +1,5 @@
 import math
+import time
 from collections import Counter
 
 import numpy as np
@@ -7,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import (
     collisions,
     intrinsic_metrics,
+    judge_subsets,
     level_use,
     similarity_depth,
     unexplained,
@@ -44,6 +47,7 @@ def test_use_and_collisions_equal_the_loop(codes):
             "unique": len(groups) / len(codes),
             "collision_rate": 1 - len(groups) / len(codes),
             "largest_group": max(groups.values()),
+            "mean_group": len(codes) / len(groups),
             "in_groups": sum(crowded) / len(codes),
         }
     )
@@ -119,8 +123,9 @@ def test_uniform_pairs_are_of_two_different_items():
 def test_what_is_undefined_is_nan_without_a_warning(count):
     codes = np.zeros((count, 2), np.int32)
     found = similarity_depth(codes, np.zeros((count, 3), np.float32))
-    assert len(found) == 5
-    assert all(math.isnan(value) for value in found.values())
+    assert (found.pop("anchors"), found.pop("alike_pairs")) in ((0, 0), (count, 0))
+    undefined = [v for k, v in found.items() if k.startswith(("rho", "share@"))]
+    assert all(map(math.isnan, undefined)) and len(undefined) == 11
 
 
 def test_fraction_of_variance_unexplained():
@@ -141,12 +146,61 @@ def test_options_add_their_figures():
     found = intrinsic_metrics(codes, (2, 2), vectors, vectors * 0, energy)
     plain = intrinsic_metrics(codes, (2, 2))
     assert (found["residual@1"], found["residual@2"]) == (0.5, 0.25)
-    assert set(found) - set(plain) == {
+    assert set(found) - set(plain) > {
         *("rho_near", "rho_uniform", "rho_half", "share@1", "share@2"),
-        *("fvu", "residual@1", "residual@2"),
+        *("fvu", "coherence@2", "cosine@0", "residual@1", "residual@2"),
     }
     nothing = intrinsic_metrics(codes, (2, 2), residual_energy=np.zeros(3))
     assert math.isnan(nothing["residual@2"])
+
+
+def _catalog(count=120):
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.integers(size, size=count) for size in SIZES], axis=1)
+    return codes, {
+        "vectors": rng.normal(size=(count, 4)),
+        "errors": rng.random((count, 3)),
+        "purchases": rng.random(count),
+        "taxonomy": Taxonomy.from_paths([["s", f"a{a}", f"b{b}"] for a, b, _ in codes]),
+    }
+
+
+def test_the_subset_of_all_items_is_judged_as_all():
+    codes, given = _catalog()
+    whole = intrinsic_metrics(codes, SIZES, **given)
+    found = judge_subsets(codes, SIZES, {"all": np.arange(120)}, **given)
+    assert {"fvu[a1]", "fvu@2", "gini_by_purchase@1", "ami_d2@2"} < set(whole)
+    missing = {"compression", "compression_with_head"}
+    assert {f"all/{name}" for name in set(whole) - missing} == set(found)
+    for name, value in found.items():
+        assert value == pytest.approx(whole[name[4:]], nan_ok=True)
+
+
+def test_a_subset_is_judged_on_its_own_items():
+    codes, given = _catalog()
+    rows = np.arange(0, 120, 4)
+    found = judge_subsets(codes, SIZES, {"heldout": rows, "rest": rows + 1}, **given)
+    alone = {
+        name: each if name == "taxonomy" else each[rows] for name, each in given.items()
+    }
+    paths = [given["taxonomy"].path(node) for node in given["taxonomy"].leaf[rows]]
+    alone["taxonomy"] = Taxonomy.from_paths(paths)
+    alone = intrinsic_metrics(codes[rows], SIZES, **alone)
+    within = ("rho", "share", "fragmentation", "compression", "anchors", "alike")
+    for name, value in alone.items():
+        if not name.startswith(within):
+            assert found[f"heldout/{name}"] == pytest.approx(value, nan_ok=True), name
+    assert found["rest/items"] == 30
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([], "no items"), ([0, 120], "names row 0 to 120"), ([3, 3], "twice")],
+)
+def test_what_is_no_subset_is_refused(rows, message):
+    codes, _ = _catalog()
+    with pytest.raises(InputError, match=message):
+        judge_subsets(codes, SIZES, {"x": np.asarray(rows, int)})
 
 
 def test_codes_of_another_codebook_are_refused():
@@ -157,3 +211,32 @@ def test_codes_of_another_codebook_are_refused():
         level_use(codes, (4, 4, 4))
     with pytest.raises(InputError, match="no items"):
         collisions(codes[:0])
+
+
+@pytest.mark.slow
+def test_two_million_items_are_judged_within_a_minute():
+    """Four levels, 64 dimensions, a tree of 4,000 leaves, purchases, errors."""
+    rng = np.random.default_rng(0)
+    count, sizes = 2_000_000, (256, 256, 256, 256)
+    leaf = rng.integers(4000, size=count)
+    centres = rng.normal(size=(4000, 64)).astype(np.float32)
+    vectors = centres[leaf] + rng.normal(size=(count, 64)).astype(np.float32) / 2
+    places = [np.abs(vectors[:, i] * 60).astype(np.int32) % 256 for i in (1, 2, 3)]
+    codes = np.stack([leaf % 256, *places], axis=1).astype(np.int32)
+    paths = [("shop", f"a{n % 20}", f"b{n % 400}", f"c{n}") for n in range(4000)]
+    taxonomy = Taxonomy.from_paths([paths[each] for each in leaf])
+    errors, purchases = rng.random((count, 4)), rng.random(count)
+    started = time.monotonic(), time.process_time()
+    found = intrinsic_metrics(
+        codes,
+        sizes,
+        vectors,
+        errors=errors,
+        purchases=purchases,
+        taxonomy=taxonomy,
+    )
+    seconds, used = time.monotonic() - started[0], time.process_time() - started[1]
+    print(f"{count:,} items: {seconds:.1f} s, {used:.1f} s of processors")
+    assert min(seconds, used) < 60  # the latter where others use the machine
+    assert (found["items"], found["anchors"]) == (count, 1015)
+    assert (found["ami_items"], found["alike_pairs"]) == (20_000, 0)

@@ -1,11 +1,13 @@
 """`sid inspect` on a run's table, on another system's, and on what is no table."""
 
 import gzip
+import json
 import shutil
 
 import numpy as np
 import pytest
 
+from sid_jax.data.purchases import write_purchases
 from sid_jax.flows.inspect import inspect_table, make_curves
 from sid_jax.flows.tokenizer import read_figures
 from sid_jax.sids.table import read_table
@@ -19,13 +21,81 @@ def inspect(path, **words):
 def test_a_runs_table_is_judged_as_in_training(world, tmp_path):
     values, text = inspect(world.tokenizer, out=tmp_path / "page.html")
     figures = read_figures(world.tokenizer)
-    assert values.keys() == figures.keys()
-    assert values == pytest.approx(figures, rel=1e-5, nan_ok=True)
+    assert values.keys() >= figures.keys()
+    found = {name: values[name] for name in figures}
+    assert found == pytest.approx(figures, rel=1e-5, nan_ok=True)
     assert "60 items" in text
-    assert f"{values['unique']:.4g}" in text
+    assert f"{values['unique']:.4f}" in text
     assert "page.html" in text
     page = (tmp_path / "page.html").read_text()
     assert "green tea 0" in page  # the tree holds products
+    # Of its own codes it knows the reconstructions; its catalog is a tree.
+    assert values["fvu@3"] == values["fvu"] < values["fvu@1"]
+    assert {"ami_d1@1", "fragmentation@1", "rho_lca_half", "fvu[food]"} <= set(values)
+    assert "AMI of prefix and category" in page and "Pairs that share" in page
+
+
+def test_the_figures_are_written_as_they_were_found(world, tmp_path):
+    values, _ = inspect(world.tokenizer, out=tmp_path / "page.html")
+    told = json.loads((tmp_path / "page_figures.json").read_text())
+    assert told["items"] == 60 and told["codebook_sizes"] == [4, 4, 3]
+    assert set(told["figures"]) == set(values)
+    for name, value in told["figures"].items():
+        assert np.isnan(values[name]) if value is None else values[name] == value
+
+
+def test_purchases_of_a_run_or_of_a_file(world, tmp_path):
+    folder = world.copy("tokenizer", tmp_path / "run")
+    table = read_table(folder / "sids.parquet")
+    ids = table.item_ids.to_pylist()
+    assert "gini_by_purchase@1" not in inspect(folder)[0]
+    write_purchases(folder / "purchases.parquet", ids, np.arange(60) + 1)
+    values, text = inspect(folder)
+    code = table.codes()[:, 0]
+    shares = np.bincount(code, np.arange(60) + 1.0) / (60 * 61 / 2)
+    assert values["top1_by_purchase@1"] == pytest.approx(shares.max())
+    assert "Codebooks by purchase" in text
+    other, _ = inspect(folder, purchases=world.baskets)
+    assert other["top1_by_purchase@1"] != values["top1_by_purchase@1"]
+    (tmp_path / "s.txt").write_text(f"u {ids[3]} {ids[3]} unknown\n")
+    values, text = inspect(folder, purchases=tmp_path / "s.txt")
+    assert values["top1_by_purchase@2"] == 1
+    assert "not in the catalog" in text
+
+
+def test_items_that_files_lack_are_refused_or_left_out(world, tmp_path, capsys):
+    table = read_table(world.tokenizer / "sids.parquet")
+    ids = table.item_ids.to_pylist()
+    rows = zip(ids, table.codes().tolist(), strict=True)
+    lines = [f"{i},{'_'.join(map(str, sid))}" for i, sid in rows]
+    (tmp_path / "t.csv").write_text("\n".join(["item_id,sid", *lines]))
+    items = world.write_items(tmp_path / "items.jsonl", world.make_items()[:50])
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(57, 4)).astype(np.float32)
+    np.savez(tmp_path / "v.npz", ids=ids[::-1][:57], vectors=vectors)
+    words = ("inspect", tmp_path / "t.csv", "--vectors", tmp_path / "v.npz")
+    assert world.run(*words) == 2
+    told = capsys.readouterr().err
+    assert "v.npz: no vector for 3 of 60 items of the SID table: 'i00'" in told
+    assert "or judge the others: --partial" in told
+    assert world.run(*words, "--items", items, "--partial") == 0
+    told = capsys.readouterr().out
+    assert "judged: 47 of 60 items" in told and "for 10 of 60 items" in told
+    page = tmp_path / "t_report.html"
+    assert "Icicle of 47 items" in page.read_text()
+    # What is left is judged as if there were no other items.
+    (tmp_path / "part.csv").write_text("\n".join(["item_id,sid", *lines[3:50]]))
+    np.savez(tmp_path / "w.npz", ids=ids[3:50], vectors=vectors[::-1][:47])
+    alone, _ = inspect(
+        tmp_path / "part.csv", vectors=str(tmp_path / "w.npz"), items=items
+    )
+    told = json.loads((tmp_path / "t_report_figures.json").read_text())["figures"]
+    for name, value in alone.items():
+        if np.isfinite(value) and not name.startswith(("usage", "entropy", "gini")):
+            assert told[name] == pytest.approx(value), name
+    np.savez(tmp_path / "v.npz", ids=["x"], vectors=vectors[:1])
+    assert world.run(*words, "--partial") == 2
+    assert "no vector for 60 of 60 items" in capsys.readouterr().err
 
 
 def test_another_systems_csv_is_judged_by_itself(world, tmp_path):

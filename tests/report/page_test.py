@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sid_jax.report import pictures as more
 from sid_jax.report.markup import text
 from sid_jax.report.page import (
     ItemTree,
@@ -49,6 +50,14 @@ def _report(word: str, pictures: bool = True) -> Report:
             mean_cosine=[0.1, 0.5, 0.8] if pictures else [],
             note=word,
         ),
+        pictures=[
+            more.Picture(
+                figure=more.level_lines({"a": [1, 0.5]}, title="t", xlabel="x"),
+                alt=f"Shares of {word}",
+            )
+        ]
+        if pictures
+        else [],
         tree=ItemTree(
             codes=codes,
             titles=[f"{word} {row}" for row in range(60)],
@@ -160,6 +169,7 @@ def test_empty_sections_leave_nothing_behind():
             "tree": ["tree"],
             "levels": ["codebooks"],
             "similarity": ["codebooks"],
+            "pictures": ["codebooks"],
             "curves": ["training"],
             "notes": ["notes"],
         }

@@ -267,6 +267,19 @@ def test_reads_the_csv_of_other_systems(tmp_path, separator, ending):
     assert np.isnan(table.distances).all()
 
 
+def test_reads_the_parquet_of_other_systems(tmp_path):
+    path = tmp_path / "peer.parquet"
+    rows = {"item_id": [7, 12], "sid": ["3-0", "0-12"], "title": ["a", "b"]}
+    pq.write_table(pa.table(rows), path)
+    table = read_table(path)
+    assert table.item_ids.to_pylist() == ["7", "12"]
+    assert table.codes().tolist() == [[3, 0], [0, 12]]
+    assert table.manifest.codebook_sizes == (4, 13)
+    pq.write_table(pa.table(rows | {"sid": ["3-0", None]}), path)
+    with pytest.raises(InputError, match=r"peer\.parquet: row 1: None is no SID"):
+        read_table(path)
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
