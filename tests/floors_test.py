@@ -26,7 +26,7 @@ FLOORS = {
 WALLS = {  # heavy library -> where it may be imported
     "tensorflow_datasets": {"data"},
     "grain": {"data"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "evals"},
     "pandas": {"data"},
     "pyarrow": {"data", "sids.table"},
     "flax": {"models", "train"},
