@@ -163,23 +163,19 @@ def _format(versions: Versions, found: Comparison, verdict: Verdict) -> Iterator
         yield f"note: {note}"
     for group, rows in _tables(found):
         columns = list(rows["level 1"])
-        names = [column.removesuffix(_SUFFIX) for column in columns]
-        shown = [
-            "" if column.endswith(_SUFFIX) else name
-            for column, name in zip(columns, names, strict=True)
-        ]
-        under = [
-            "aligned"
-            if column.endswith(_SUFFIX)
-            else "as it is" * (column + _SUFFIX in columns)
-            for column in columns
-        ]
+        heads, views = "", ""
+        for column in columns:
+            aligned = column.endswith(_SUFFIX)
+            twice = aligned or column + _SUFFIX in columns
+            heads += f"  {'' if aligned else column:<12}"
+            views += f"  {('aligned' if aligned else 'as it is') if twice else '':<12}"
         yield ""
         yield _GROUPS[group]
-        yield " " * 9 + "".join(f"  {name:<12}" for name in shown)
-        yield " " * 9 + "".join(f"  {name:<12}" for name in under)
+        yield f"{'':<9}{heads}".rstrip()
+        yield f"{'':<9}{views}".rstrip()
         for label, row in rows.items():
-            yield f"  {label:<7}" + "".join(f"  {row[c]:<12.4f}" for c in columns)
+            cells = "".join(f"  {row[column]:<12.4f}" for column in columns)
+            yield f"  {label:<7}{cells}".rstrip()
     yield ""
     yield f"verdict: {_verdict(verdict)}"
     for reason in verdict.reasons:

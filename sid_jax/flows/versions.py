@@ -117,7 +117,7 @@ def _find_edited(old: Path, new: Path, shared: list[str]) -> tuple[NDArray, list
                 "items count as unchanged; --changed names those that are not"
             ]
         catalogs.append(catalog)
-    edited, alone = find_edited(*catalogs, shared)
+    edited, alone = find_edited(catalogs[0], catalogs[1], shared)
     if not alone:
         return edited, []
     return edited, [

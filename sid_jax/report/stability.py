@@ -88,11 +88,11 @@ def prefix_bars(
             axes.annotate(
                 f"{height:.2f}" if np.isfinite(height) else "-",
                 (left, drawn),
-                xytext=(0, 2),
+                xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0},
             )
     if len(limits) and len(levels):
         lines = list(limits)[: len(levels)]
