@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,12 @@ NoPrefix = tyro.conf.arg(name="")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a verb. Returns 0; 2 for bad input; 130 when interrupted; 1 otherwise."""
+    """Runs a verb.
+
+    Returns:
+      0; 2 for bad input; 3 where `sid compare` finds that a limit is missed; 130 when
+      interrupted; 1 otherwise.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -30,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sid: no verb {name!r}\n\n{_overview()}", file=sys.stderr)
         return 2
     try:
-        VERBS[name](rest)
+        return VERBS[name](rest) or 0
     except SystemExit as stop:  # tyro's: help was asked for, or the words are wrong
         return stop.code if isinstance(stop.code, int) else 2
     except InputError as error:
@@ -47,7 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _stop(name, error)
-    return 0
 
 
 def run_quickstart(argv: list[str]) -> None:
@@ -193,6 +197,43 @@ def run_inspect(argv: list[str]) -> None:
     )
 
 
+def run_compare(argv: list[str]) -> int:
+    """Two versions of SIDs: what moved, and whether it is little enough (else 3)."""
+    from sid_jax.flows.compare import StabilityLimits, compare_tables
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        old: Positional[Path]
+        """Run folder, .parquet or item_id,sid CSV of the version in use."""
+        new: Positional[Path]
+        """The same of the version that is to take its place."""
+        limits: Annotated[StabilityLimits, NoPrefix] = field(
+            default_factory=StabilityLimits
+        )
+        """What NEW must reach; sid exits with 3 if it does not."""
+        changed: Path | None = None
+        """File of the items whose text changed; told from the catalogs if left out."""
+        purchases: Path | None = None
+        """File with item_id,purchases: items counted by them too."""
+        align: Path | None = None
+        """Write NEW's table with its codes renamed after OLD's, and judge that one."""
+        out: Path | None = None
+        """The page to write, and figures as .json beside it; beside NEW if left out."""
+
+    given = _parse(Arguments, "compare", argv, run_compare)
+    verdict = compare_tables(
+        given.old,
+        given.new,
+        _log,
+        limits=given.limits,
+        changed=given.changed,
+        purchases=given.purchases,
+        align=given.align,
+        out=given.out,
+    )
+    return 0 if verdict.passed else 3
+
+
 def run_evaluate(argv: list[str]) -> None:
     """A retriever is judged on held-out baskets, beside three baselines."""
     from sid_jax.flows import runs
@@ -258,12 +299,13 @@ def run_retrieve(argv: list[str]) -> None:
         _log("nothing: the store carries no other product that meets the conditions")
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "quickstart": run_quickstart,
     "import": run_import,
     "train": run_train,
     "encode": run_encode,
     "inspect": run_inspect,
+    "compare": run_compare,
     "evaluate": run_evaluate,
     "retrieve": run_retrieve,
 }

@@ -12,6 +12,14 @@ FLAGS = {
     "train": ["experiments/FILE.py", "--workdir", "--any.field"],
     "encode": ["--tokenizer", "--items", "--out", "--extend", "--vectors"],
     "inspect": ["PATH", "--vectors", "--out"],
+    "compare": [
+        "PATH",
+        "--prefix-match",
+        "--changed",
+        "--purchases",
+        "--align",
+        "--out",
+    ],
     "evaluate": ["PATH"],
     "retrieve": ["--history", "--basket", "--retailer", "--where", "--top"],
 }

@@ -14,7 +14,7 @@ import numpy as np
 from sid_jax.data.catalog import Interactions
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import Prompts, Vocab
-from sid_jax.typing import Float, Int, NDArray, typed
+from sid_jax.typing import Int, NDArray, typed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,15 @@ of the catalog (brand tier, diet); an item is then quantized within its cell's b
 that the first code implies the cell exactly.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from sid_jax.typing import Array, Bool, Float, Int, Key, typed
+from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, typed
 
 _EPSILON = 1e-5
 
@@ -78,6 +80,41 @@ def lookup(codes: Int[Array, "B L"], codebooks: Codebooks) -> Float[Array, "B D"
     """Sum of the codewords of each SID."""
     levels = jnp.arange(len(codebooks.sizes))
     return codebooks.vectors[levels, codes].sum(axis=1)
+
+
+def permute(codebooks: Codebooks, permutations: Sequence[NDArray]) -> Codebooks:
+    """The codebooks with their rows under other numbers: what a code means stays.
+
+    Code k of level l becomes code p_l[k], with its codeword and moving averages. So a
+    SID is renamed level by level, and its reconstruction does not change (where two
+    codewords are equally near, the tie may go to the other one).
+
+    Args:
+      codebooks: to renumber.
+      permutations: p_l of each level, of the numbers below its size, such as
+        `sid_jax.evals.align.align_codes` returns.
+
+    Raises:
+      ValueError: not one permutation a level, each of its size.
+    """
+    if len(permutations) != len(codebooks.sizes):
+        raise ValueError(
+            f"{len(permutations)} permutations for {len(codebooks.sizes)} levels"
+        )
+    largest = codebooks.counts.shape[1]
+    sources = np.tile(np.arange(largest), (len(permutations), 1))
+    for level, size in enumerate(codebooks.sizes):
+        permutation = np.asarray(permutations[level])
+        if not np.array_equal(np.sort(permutation), np.arange(size)):
+            raise ValueError(f"level {level + 1}: no permutation of its {size} codes")
+        sources[level, permutation] = np.arange(size)
+    levels = np.arange(len(permutations))[:, None]
+    return replace(
+        codebooks,
+        vectors=codebooks.vectors[levels, sources],
+        counts=codebooks.counts[levels, sources],
+        sums=codebooks.sums[levels, sources],
+    )
 
 
 def update(codebooks: Codebooks, usage: Usage, *, decay: float) -> Codebooks:

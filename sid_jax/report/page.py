@@ -64,6 +64,19 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of the figures.
+
+    Attributes:
+      figure: as `data_uri` takes it.
+      alt: what it shows, for who does not see it.
+    """
+
+    figure: Figure
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What a page tells; whatever is empty leaves nothing behind.
 
@@ -73,6 +86,7 @@ class Report:
       summary: (label, value) of the big numbers.
       warnings: what the reader must know before believing the numbers.
       tables: of figures.
+      pictures: of figures, below the tables.
       curves: panel -> series -> (steps, values).
       levels: items of each code, a level.
       similarity: similarity against depth.
@@ -88,6 +102,7 @@ class Report:
     summary: Sequence[tuple[str, Value]] = ()
     warnings: Sequence[str] = ()
     tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
     curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]] = field(
         default_factory=dict
     )
@@ -135,7 +150,7 @@ def _digest(code: str) -> str:
 def _body(report: Report) -> str:
     tree = report.tree if report.tree and len(report.tree.titles) else None
     named = {
-        "figures": ("Figures", "".join(map(render_table, report.tables))),
+        "figures": ("Figures", _figures(report.tables, report.pictures)),
         "samples": ("Sample retrievals", _samples(report.samples, tree is not None)),
         "tree": ("The tree of Semantic IDs", _tree(tree, report.samples)),
         "codebooks": ("Codebooks", _codebooks(report)),
@@ -178,6 +193,11 @@ def _body(report: Report) -> str:
         + optional("footer", optional("dl", facts)),
         class_="wrap",
     )
+
+
+def _figures(tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
+    shown = "".join(_picture(each.figure, each.alt) for each in pictures)
+    return "".join(map(render_table, tables)) + optional("div", shown, class_="grid")
 
 
 def _samples(samples: Sequence[Sample], linked: bool) -> str:

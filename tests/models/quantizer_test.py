@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sid_jax.models.codebooks import block_of, lookup, make_codebooks, restart, update
+from sid_jax.models.codebooks import (
+    block_of,
+    lookup,
+    make_codebooks,
+    permute,
+    restart,
+    update,
+)
 from sid_jax.models.quantizer import (
     assign,
     assign_evenly,
@@ -66,6 +73,38 @@ def test_codewords_and_what_is_left_sum_back(seed):
     np.testing.assert_allclose(
         jitted["lookup"](quantized.codes, codebooks), quantized.total, atol=1e-6
     )
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds)
+def test_permuted_codebooks_say_the_same_under_other_numbers(seed):
+    vectors, codebooks = draw(seed)
+    rng = np.random.default_rng(seed)
+    names = [rng.permutation(size) for size in SIZES]
+    renamed = permute(codebooks, names)
+    before = jitted["quantize"](vectors, codebooks)
+    after = jitted["quantize"](vectors, renamed)
+    for level, p in enumerate(names):
+        expected = p[before.codes[:, level]]
+        np.testing.assert_array_equal(after.codes[:, level], expected)
+    np.testing.assert_array_equal(after.codewords, before.codewords)
+    for level, (size, p) in enumerate(zip(SIZES, names, strict=True)):
+        for each in ("vectors", "counts", "sums"):
+            old, new = getattr(codebooks, each)[level], getattr(renamed, each)[level]
+            np.testing.assert_array_equal(new[p], old[:size])
+            np.testing.assert_array_equal(new[size:], old[size:])  # padding stays
+    back = permute(renamed, [np.argsort(p) for p in names])
+    chex.assert_trees_all_equal(back, codebooks)
+
+
+def test_what_is_no_permutation_is_refused():
+    _, codebooks = draw(0)
+    good = [np.arange(size) for size in SIZES]
+    with pytest.raises(ValueError, match="2 permutations for 3 levels"):
+        permute(codebooks, good[:2])
+    for bad in ([0, 1, 2, 3, 3], [0, 1, 2, 3], [1, 2, 3, 4, 5]):
+        with pytest.raises(ValueError, match="level 2: no permutation of its 5"):
+            permute(codebooks, [good[0], np.asarray(bad), good[2]])
 
 
 def test_a_tie_goes_to_the_lower_code():

@@ -1,0 +1,56 @@
+"""Sticky assignment: an item keeps the old code where that costs little.
+
+After a retraining most items that move lie near a border, where the old code is about
+as good.  A SID that changes costs a retriever what it has learned of the item, so a
+small excess of distance is the better bargain.  The rule is ours.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sid_jax.models.codebooks import Codebooks, lookup
+from sid_jax.models.quantizer import assign
+from sid_jax.typing import Array, Float, Int, typed
+
+
+@typed
+def keep_codes(
+    old: Int[Array, "B L"],
+    vectors: Float[Array, "B D"],
+    codebooks: Codebooks,
+    slack: float | Float[Array, ""],
+) -> Int[Array, "B L"]:
+    """Sticky assignment: as much of each old SID as costs no more than a little.
+
+    Of the SIDs that begin with the first L, L-1, .. 0 old codes and go on greedily, the
+    first whose squared distance is at most (1 + slack) times that of the greedy SID
+    [ours].  So a SID that is near enough stays whole, and another loses its tail first;
+    whatever the rule "whole or not at all" keeps, this one keeps too.
+
+    Args:
+      old: SIDs of an earlier version, within the codebooks.
+      vectors: what is quantized now.
+      codebooks: of now, numbered as the old ones (see `permute`).
+      slack: 0 keeps what is no worse than greedy, infinity everything.
+    """
+    old = old.astype(jnp.int32)
+    candidates = []  # by the number of old codes that are kept
+    kept = vectors.astype(jnp.float32)  # what these leave to quantize
+    for start in range(len(codebooks.sizes) + 1):
+        residual, codes = kept, [old[:, :start]]
+        for level in range(start, len(codebooks.sizes)):
+            code = assign(residual, codebooks.vectors[level], codebooks.sizes[level])
+            residual = residual - codebooks.vectors[level][code]
+            codes.append(code[:, None])
+        candidates.append(jnp.concatenate(codes, axis=1))
+        if start < len(codebooks.sizes):
+            kept = kept - codebooks.vectors[start][old[:, start]]
+    options = jnp.stack(candidates)
+    # One formula for all, so that equal SIDs have equal distances.
+    reached = jax.vmap(lambda codes: lookup(codes, codebooks))(options)
+    distances = jnp.sum((vectors.astype(jnp.float32) - reached) ** 2, axis=-1)
+    # Not 0, whose product with an infinite slack would be no number.
+    unit = jnp.maximum(distances[0], jnp.finfo(jnp.float32).tiny)
+    fits = distances - distances[0] <= slack * unit
+    longest = jnp.max(jnp.arange(len(options))[:, None] * fits, axis=0)
+    return options[longest, jnp.arange(len(vectors))]
