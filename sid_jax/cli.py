@@ -278,6 +278,26 @@ def run_retrieve(argv: list[str]) -> None:
         _log("nothing: the store carries no other product that meets the conditions")
 
 
+def run_flavours(argv: list[str]) -> None:
+    """Two tokenizers of one catalog: what their prefixes join, on one page."""
+    from sid_jax.flows.flavours import compare_flavours
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        precision: Positional[Path]
+        """Run folder of a tokenizer."""
+        discovery: Positional[Path]
+        """Run folder of another one, on the same items."""
+        item: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        """Id of a product to show; may be repeated. Some are drawn if left out."""
+        out: Path = Path("flavours.html")
+        """The page to write."""
+
+    given = _parse(Arguments, "flavours", argv, run_flavours)
+    folders = (given.precision, given.discovery)
+    compare_flavours(folders, given.out, _log, items=given.item)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "quickstart": run_quickstart,
     "import": run_import,
@@ -285,6 +305,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": run_train,
     "encode": run_encode,
     "inspect": run_inspect,
+    "flavours": run_flavours,
     "evaluate": run_evaluate,
     "retrieve": run_retrieve,
 }
