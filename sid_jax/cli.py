@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -98,6 +98,43 @@ def run_import(argv: list[str]) -> None:
         data_dir=given.data_dir,
         dietary=given.dietary,
         log=_log,
+    )
+
+
+def run_embed(argv: list[str]) -> None:
+    """The texts of items become vectors, to train on with --vectors.file."""
+    from sid_jax.flows.embedding import embed
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        encoder: str
+        """A sentence-transformers folder, or the name of one on the hub."""
+        items: Path | None = None
+        """Items as `sid import` reads them."""
+        data: str = ""
+        """Or a data set by its name."""
+        data_dir: str = ""
+        """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        recipe: Literal["precision", "discovery"] = "precision"
+        """All of an item's text, or without brand, package size and praise."""
+        texts: Path | None = None
+        """A file of item_id and text to encode instead."""
+        title_words: int = 0
+        """Cut titles to so many words; 0 leaves them whole."""
+        out: Path = Path("vectors.parquet")
+        """The vectors to write."""
+
+    given = _parse(Arguments, "embed", argv, run_embed)
+    embed(
+        given.out,
+        _log,
+        encoder=given.encoder,
+        recipe=given.recipe,
+        items=given.items,
+        data=given.data,
+        data_dir=given.data_dir,
+        texts=given.texts,
+        title_words=given.title_words,
     )
 
 
@@ -299,13 +336,35 @@ def run_retrieve(argv: list[str]) -> None:
         _log("nothing: the store carries no other product that meets the conditions")
 
 
+def run_flavours(argv: list[str]) -> None:
+    """Two tokenizers of one catalog: what their prefixes join, on one page."""
+    from sid_jax.flows.flavours import compare_flavours
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        precision: Positional[Path]
+        """Run folder of a tokenizer."""
+        discovery: Positional[Path]
+        """Run folder of another one, on the same items."""
+        item: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        """Id of a product to show; may be repeated. Some are drawn if left out."""
+        out: Path = Path("flavours.html")
+        """The page to write."""
+
+    given = _parse(Arguments, "flavours", argv, run_flavours)
+    folders = (given.precision, given.discovery)
+    compare_flavours(folders, given.out, _log, items=given.item)
+
+
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "quickstart": run_quickstart,
     "import": run_import,
+    "embed": run_embed,
     "train": run_train,
     "encode": run_encode,
     "inspect": run_inspect,
     "compare": run_compare,
+    "flavours": run_flavours,
     "evaluate": run_evaluate,
     "retrieve": run_retrieve,
 }

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sid_jax.errors import InputError
-from sid_jax.typing import Float, NDArray
+from sid_jax.files import replacing
+from sid_jax.typing import Float, NDArray, typed
 
 UNREADABLE = (
     OSError,
@@ -86,6 +87,26 @@ def look_up(path: str | Path, item_ids: Sequence[str]) -> Float[NDArray, "N D"]:
             + "; add them to the file (ids are text, as in the catalog)"
         )
     return vectors[[rows[item_id] for item_id in item_ids]]
+
+
+@typed
+def write_vectors(
+    path: str | Path, item_ids: Sequence[str], vectors: Float[NDArray, "N D"]
+) -> None:
+    """Writes a `.parquet` as `read_vectors` reads it; the file is whole or absent.
+
+    Raises:
+      InputError: an id is missing or stands twice, or there is not one a vector.
+    """
+    ids = _clean_ids(Path(path), list(item_ids))
+    if len(ids) != len(vectors):
+        raise InputError(f"{path}: {len(ids)} ids for {len(vectors)} vectors")
+    lists = pa.FixedSizeListArray.from_arrays(
+        pa.array(vectors.astype(np.float32).ravel()), vectors.shape[1]
+    )
+    table = pa.table({"item_id": pa.array(ids, pa.string()), "vector": lists})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _read_npy(path: Path) -> tuple[Any, NDArray]:

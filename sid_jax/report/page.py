@@ -21,6 +21,7 @@ from sid_jax.files import replacing
 from sid_jax.report import plots
 from sid_jax.report.markup import Value, bullets, element, number, optional, text
 from sid_jax.report.pictures import Picture
+from sid_jax.report.neighbours import Comparison, render_comparisons
 from sid_jax.report.story import Product
 from sid_jax.report.tables import Table, render_table
 from sid_jax.report.tree import ItemTree, pack
@@ -93,6 +94,7 @@ class Report:
       pictures: further ones of the codebooks.
       tree: the catalog under its SIDs.
       samples: requests and their answers; the first is open.
+      neighbours: of chosen products, by flavour.
       notes: sentences at the end.
       footer: (name, value): version, command, date, hash of the configuration.
     """
@@ -111,6 +113,7 @@ class Report:
     pictures: Sequence[Picture] = ()
     tree: ItemTree | None = None
     samples: Sequence[Sample] = ()
+    neighbours: Sequence[Comparison] = ()
     notes: Sequence[str] = ()
     footer: Sequence[tuple[str, str]] = ()
 
@@ -151,6 +154,8 @@ def _body(report: Report) -> str:
     tree = report.tree if report.tree and len(report.tree.titles) else None
     named = {
         "figures": ("Figures", _figures(report.tables, report.pictures)),
+        "figures": ("Figures", "".join(map(render_table, report.tables))),
+        "neighbours": ("Neighbours", render_comparisons(report.neighbours)),
         "samples": ("Sample retrievals", _samples(report.samples, tree is not None)),
         "tree": ("The tree of Semantic IDs", _tree(tree, report.samples)),
         "codebooks": ("Codebooks", _codebooks(report)),

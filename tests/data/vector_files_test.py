@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sid_jax.data.vector_files import look_up, read_vectors
+from sid_jax.data.vector_files import look_up, read_vectors, write_vectors
 from sid_jax.errors import InputError
 
 IDS = ["a", "7", "é c"]
@@ -169,3 +169,15 @@ def test_parquet_list_types(kind, tmp_path):
     table = pa.table({"item_id": ["a", "b"], "vector": pieces})
     pq.write_table(table, tmp_path / "v.parquet", row_group_size=1)
     assert read_vectors(tmp_path / "v.parquet")[1].tolist() == [[1, 2], [3, 4]]
+
+
+def test_write_vectors_is_read_back(tmp_path):
+    path = tmp_path / "v.parquet"
+    write_vectors(path, IDS, VECTORS)
+    ids, vectors = read_vectors(path)
+    assert ids == IDS
+    np.testing.assert_array_equal(vectors, VECTORS)
+    for bad, message in ((IDS[:2], "2 ids for 3"), (["a", "b", "a"], "repeats")):
+        with pytest.raises(InputError, match=message):
+            write_vectors(path, bad, VECTORS)
+    assert read_vectors(path)[0] == IDS
