@@ -176,6 +176,34 @@ def run_inspect(argv: list[str]) -> None:
     inspect_table(given.table, _log, vectors=given.vectors, out=given.out)
 
 
+def run_audit(argv: list[str]) -> None:
+    """Products whose code says another category than their label."""
+    from sid_jax.flows.audit import audit_catalog
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        tables: Positional[tuple[Path, ...]]
+        """Run folder, .parquet or item_id,sid CSV; several of one catalog all vote."""
+        items: Path | None = None
+        """The items, as `sid import` reads them; the run's own if left out."""
+        vectors: str = ""
+        """File of item vectors: copies and nearest neighbours are told by them."""
+        top: int = 100
+        """How many suspects to list."""
+        out: Path = Path("audit.csv")
+        """The list to write; a page is written beside it."""
+
+    given = _parse(Arguments, "audit", argv, run_audit)
+    audit_catalog(
+        given.tables,
+        given.out,
+        _log,
+        items=given.items,
+        vectors=given.vectors,
+        top=given.top,
+    )
+
+
 def run_evaluate(argv: list[str]) -> None:
     """A retriever is judged on held-out baskets, beside three baselines."""
     from sid_jax.flows import runs
@@ -247,6 +275,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": run_train,
     "encode": run_encode,
     "inspect": run_inspect,
+    "audit": run_audit,
     "evaluate": run_evaluate,
     "retrieve": run_retrieve,
 }

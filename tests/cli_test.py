@@ -12,6 +12,7 @@ FLAGS = {
     "train": ["experiments/FILE.py", "--workdir", "--any.field"],
     "encode": ["--tokenizer", "--items", "--out", "--extend", "--vectors"],
     "inspect": ["PATH", "--vectors", "--out"],
+    "audit": ["PATH", "--items", "--vectors", "--top", "--out"],
     "evaluate": ["PATH"],
     "retrieve": ["--history", "--basket", "--retailer", "--where", "--top"],
 }
@@ -78,6 +79,10 @@ def test_the_version_is_told(capsys):
         (["encode", "--items", "x"], "--tokenizer"),
         (["inspect"], "PATH"),
         (["inspect", "none.csv"], "none.csv: no such file"),
+        (["audit"], "name a run folder or a table"),
+        (["audit", "none.csv"], "none.csv: no such file"),
+        (["audit", "none.csv", "--top", "0"], "--top 0: list one suspect"),
+        (["audit", "none.csv", "--out", "a.html"], "--out a.html: the list"),
         (["evaluate"], "PATH"),
         (["evaluate", "none"], "none is no run folder"),
         (["retrieve"], "PATH"),

@@ -21,6 +21,7 @@ from sid_jax.files import replacing
 from sid_jax.report import plots
 from sid_jax.report.markup import Value, bullets, element, number, optional, text
 from sid_jax.report.story import Product
+from sid_jax.report.suspects import Suspect, render_suspects
 from sid_jax.report.tables import Table, render_table
 from sid_jax.report.tree import ItemTree, pack
 
@@ -77,6 +78,7 @@ class Report:
       similarity: similarity against depth.
       tree: the catalog under its SIDs.
       samples: requests and their answers; the first is open.
+      suspects: of an audit, beside their neighbours.
       notes: sentences at the end.
       footer: (name, value): version, command, date, hash of the configuration.
     """
@@ -93,6 +95,7 @@ class Report:
     similarity: Similarity | None = None
     tree: ItemTree | None = None
     samples: Sequence[Sample] = ()
+    suspects: Sequence[Suspect] = ()
     notes: Sequence[str] = ()
     footer: Sequence[tuple[str, str]] = ()
 
@@ -133,6 +136,7 @@ def _body(report: Report) -> str:
     tree = report.tree if report.tree and len(report.tree.titles) else None
     named = {
         "figures": ("Figures", "".join(map(render_table, report.tables))),
+        "suspects": ("Suspects", render_suspects(report.suspects)),
         "samples": ("Sample retrievals", _samples(report.samples, tree is not None)),
         "tree": ("The tree of Semantic IDs", _tree(tree, report.samples)),
         "codebooks": ("Codebooks", _codebooks(report.levels, report.similarity)),
