@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--vectors", default="", help="a file; TF-IDF if left out")
     parser.add_argument("--sample", type=int, default=0, help="items; 0 for all")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256] * 4)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 128, 256, 512])
     parser.add_argument("--voters", type=int, default=4)
     parser.add_argument("--neighbours", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
