@@ -26,7 +26,7 @@ from sid_jax.models.transformer import TransformerConfig
 from sid_jax.train.loop import TrainConfig
 from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.sharding import MeshConfig
-from sid_jax.train.tokenizer_task import (
+from sid_jax.train.tokenizer_config import (
     CooccurrenceTerm,
     TaxonomyTerm,
     TokenizerTaskConfig,

@@ -20,6 +20,7 @@ FLAGS = {
         "--align",
         "--out",
     ],
+    "audit": ["PATH", "--items", "--vectors", "--top", "--out"],
     "evaluate": ["PATH"],
     "retrieve": ["--history", "--basket", "--retailer", "--where", "--top"],
 }
@@ -86,6 +87,10 @@ def test_the_version_is_told(capsys):
         (["encode", "--items", "x"], "--tokenizer"),
         (["inspect"], "PATH"),
         (["inspect", "none.csv"], "none.csv: no such file"),
+        (["audit"], "name a run folder or a table"),
+        (["audit", "none.csv"], "none.csv: no such file"),
+        (["audit", "none.csv", "--top", "0"], "--top 0: list one suspect"),
+        (["audit", "none.csv", "--out", "a.html"], "--out a.html: the list"),
         (["evaluate"], "PATH"),
         (["evaluate", "none"], "none is no run folder"),
         (["retrieve"], "PATH"),

@@ -21,7 +21,8 @@ FLOORS = {
     "config": LOW | {"losses", "sids", "models", "data", "train", "evals", "report"},
     "flows": LOW
     | {"losses", "sids", "models", "data", "train", "evals", "report", "config"},
-    "cli": LOW | {"flows", "config"},
+    "verbs": LOW | {"flows", "config"},
+    "cli": LOW | {"flows", "config", "verbs"},
 }
 WALLS = {  # heavy library -> where it may be imported
     "tensorflow_datasets": {"data"},

@@ -15,7 +15,7 @@ from sid_jax.errors import InputError
 from sid_jax.evals.neighbours import prefix_neighbours
 from sid_jax.flows import runs
 from sid_jax.flows.runs import Log
-from sid_jax.report.neighbours import Comparison, Neighbours
+from sid_jax.report.neighbours import Comparison, Neighbours, neighbours_section
 from sid_jax.report.page import Report, write_report
 from sid_jax.report.story import Product
 from sid_jax.report.tables import Table
@@ -71,7 +71,9 @@ def compare_flavours(
         "codes in each",
         warnings=[note] if note else [],
         tables=_tables(figures),
-        neighbours=[_compare(catalog, codes, leaf, row) for row in rows],
+        sections=[
+            neighbours_section([_compare(catalog, codes, leaf, row) for row in rows])
+        ],
         footer=[
             ("sid_jax", __version__),
             ("written", time.strftime("%Y-%m-%d %H:%M")),

@@ -4,10 +4,26 @@ import html
 import math
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
 
 Value = float | int | str | None
 _DASH = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a page.
+
+    Attributes:
+      name: of its address in the page.
+      heading: above it.
+      content: HTML; empty for a section that leaves nothing behind.
+    """
+
+    name: str
+    heading: str
+    content: str
 
 
 def text(value: object) -> str:

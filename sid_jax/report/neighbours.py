@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sid_jax.report.markup import element, optional, text
+from sid_jax.report.markup import Section, element, optional, text
 from sid_jax.report.story import Product
 
 
@@ -34,14 +34,15 @@ class Comparison:
     sides: Sequence[Neighbours]
 
 
-def render_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """The lists as HTML; nothing where there are none."""
-    return "".join(
+def neighbours_section(comparisons: Sequence[Comparison]) -> Section:
+    """The lists, a product below the other."""
+    content = "".join(
         element("h3", element("bdi", text(each.product.title) or "(no title)"))
         + optional("p", text(each.product.category), class_="faint")
         + element("div", "".join(map(_side, each.sides)), class_="grid")
         for each in comparisons
     )
+    return Section(name="neighbours", heading="Neighbours", content=content)
 
 
 def _side(side: Neighbours) -> str:

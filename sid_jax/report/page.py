@@ -19,9 +19,16 @@ from numpy.typing import ArrayLike
 
 from sid_jax.files import replacing
 from sid_jax.report import plots
-from sid_jax.report.markup import Value, bullets, element, number, optional, text
+from sid_jax.report.markup import (
+    Section,
+    Value,
+    bullets,
+    element,
+    number,
+    optional,
+    text,
+)
 from sid_jax.report.pictures import Picture
-from sid_jax.report.neighbours import Comparison, render_comparisons
 from sid_jax.report.story import Product
 from sid_jax.report.tables import Table, render_table
 from sid_jax.report.tree import ItemTree, pack
@@ -65,19 +72,6 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture of the figures.
-
-    Attributes:
-      figure: as `data_uri` takes it.
-      alt: what it shows, for who does not see it.
-    """
-
-    figure: Figure
-    alt: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """What a page tells; whatever is empty leaves nothing behind.
 
@@ -87,14 +81,13 @@ class Report:
       summary: (label, value) of the big numbers.
       warnings: what the reader must know before believing the numbers.
       tables: of figures.
-      pictures: of figures, below the tables.
+      pictures: of the figures, below the tables.
+      sections: what other rooms have made, after the figures.
       curves: panel -> series -> (steps, values).
       levels: items of each code, a level.
       similarity: similarity against depth.
-      pictures: further ones of the codebooks.
       tree: the catalog under its SIDs.
       samples: requests and their answers; the first is open.
-      neighbours: of chosen products, by flavour.
       notes: sentences at the end.
       footer: (name, value): version, command, date, hash of the configuration.
     """
@@ -105,15 +98,14 @@ class Report:
     warnings: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    sections: Sequence[Section] = ()
     curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]] = field(
         default_factory=dict
     )
     levels: Sequence[ArrayLike] = ()
     similarity: Similarity | None = None
-    pictures: Sequence[Picture] = ()
     tree: ItemTree | None = None
     samples: Sequence[Sample] = ()
-    neighbours: Sequence[Comparison] = ()
     notes: Sequence[str] = ()
     footer: Sequence[tuple[str, str]] = ()
 
@@ -154,8 +146,7 @@ def _body(report: Report) -> str:
     tree = report.tree if report.tree and len(report.tree.titles) else None
     named = {
         "figures": ("Figures", _figures(report.tables, report.pictures)),
-        "figures": ("Figures", "".join(map(render_table, report.tables))),
-        "neighbours": ("Neighbours", render_comparisons(report.neighbours)),
+        **{each.name: (each.heading, each.content) for each in report.sections},
         "samples": ("Sample retrievals", _samples(report.samples, tree is not None)),
         "tree": ("The tree of Semantic IDs", _tree(tree, report.samples)),
         "codebooks": ("Codebooks", _codebooks(report)),
@@ -356,7 +347,6 @@ def _codebooks(report: Report) -> str:
                     values, title=title, xlabel=xlabel, first=first
                 )
                 pictures.append(_picture(figure, f"{title}, by {xlabel}: {told}"))
-    pictures += [_picture(each.figure, each.alt) for each in report.pictures]
     return note + optional("div", "".join(pictures), class_="grid")
 
 

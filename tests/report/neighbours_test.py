@@ -1,4 +1,4 @@
-from sid_jax.report.neighbours import Comparison, Neighbours, render_comparisons
+from sid_jax.report.neighbours import Comparison, Neighbours, neighbours_section
 from sid_jax.report.page import Report, render
 from sid_jax.report.story import Product
 
@@ -11,7 +11,7 @@ PAGE = Comparison(product=Product(sid="", title="a & b"), sides=SIDES)
 
 
 def test_both_lists_are_shown_as_text():
-    html = render_comparisons([PAGE])
+    html = neighbours_section([PAGE]).content
     assert (
         "a &amp; b" in html and "&lt;b&gt;tea&lt;/b&gt;" in html and "<b>" not in html
     )
@@ -22,5 +22,7 @@ def test_both_lists_are_shown_as_text():
 
 
 def test_a_page_has_the_section_only_where_there_is_something():
-    assert 'id="neighbours"' in render(Report(title="x", neighbours=[PAGE]))
+    assert 'id="neighbours"' in render(
+        Report(title="x", sections=[neighbours_section([PAGE])])
+    )
     assert 'id="neighbours"' not in render(Report(title="x"))

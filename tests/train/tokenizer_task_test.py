@@ -14,13 +14,12 @@ from sid_jax.models.codebooks import lookup, make_codebooks
 from sid_jax.models.quantizer import count_usage, quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig
 from sid_jax.train.sharding import MeshConfig
-from sid_jax.train.tokenizer_task import (
+from sid_jax.train.tokenizer_config import (
     CooccurrenceTerm,
     TaxonomyTerm,
-    TokenizerStart,
-    TokenizerTask,
     TokenizerTaskConfig,
 )
+from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
 
 ONE = MeshConfig(data=1)
 MESH = MeshConfig(data=4, model=2, rules="fsdp_tensor")

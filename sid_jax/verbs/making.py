@@ -1,0 +1,159 @@
+"""Verbs that make something: data sets, vectors, trained runs, SID tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sid_jax.errors import InputError
+from sid_jax.verbs.words import NoPrefix, parse, say
+
+
+def run_quickstart(argv: list[str]) -> None:
+    """A real grocery catalog becomes Semantic IDs, and products are retrieved."""
+    from sid_jax.flows.quickstart import QuickstartConfig, quickstart
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        config: Annotated[QuickstartConfig, NoPrefix]
+        """The two experiments."""
+        workdir: Path = Path("runs/quickstart")
+        """Where everything goes; run again to go on."""
+
+    default = Arguments(config=QuickstartConfig())
+    arguments = parse(Arguments, "quickstart", argv, run_quickstart, default)
+    quickstart(arguments.config, arguments.workdir, say)
+
+
+def run_import(argv: list[str]) -> None:
+    """Your own catalog, and sequences or baskets, become a data set."""
+    from sid_jax.flows.importing import import_files
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        items: Path
+        """CSV, JSON lines or Parquet (.gz too): item_id, title, brand, categories."""
+        name: str
+        """What to call it: small letters, digits and _."""
+        sequences: Path | None = None
+        """Lines of: user_id item_id item_id ..., oldest first."""
+        baskets: Path | None = None
+        """user_id, a time or order column, product_ids; retailer_id if there is one."""
+        data_dir: str = ""
+        """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        dietary: bool = False
+        """Add what titles say of diets (vegan, gluten_free, ...) as attributes."""
+
+    given = parse(Arguments, "import", argv, run_import)
+    import_files(
+        given.items,
+        given.sequences,
+        given.baskets,
+        name=given.name,
+        data_dir=given.data_dir,
+        dietary=given.dietary,
+        log=say,
+    )
+
+
+def run_embed(argv: list[str]) -> None:
+    """The texts of items become vectors, to train on with --vectors.file."""
+    from sid_jax.flows.embedding import embed
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        encoder: str
+        """A sentence-transformers folder, or the name of one on the hub."""
+        items: Path | None = None
+        """Items as `sid import` reads them."""
+        data: str = ""
+        """Or a data set by its name."""
+        data_dir: str = ""
+        """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        recipe: Literal["precision", "discovery"] = "precision"
+        """All of an item's text, or without brand, package size and praise."""
+        texts: Path | None = None
+        """A file of item_id and text to encode instead."""
+        title_words: int = 0
+        """Cut titles to so many words; 0 leaves them whole."""
+        out: Path = Path("vectors.parquet")
+        """The vectors to write."""
+
+    given = parse(Arguments, "embed", argv, run_embed)
+    embed(
+        given.out,
+        say,
+        encoder=given.encoder,
+        recipe=given.recipe,
+        items=given.items,
+        data=given.data,
+        data_dir=given.data_dir,
+        texts=given.texts,
+        title_words=given.title_words,
+    )
+
+
+def run_train(argv: list[str]) -> None:
+    """An experiment file is trained, judged and reported."""
+    from sid_jax.config import read_experiment
+    from sid_jax.flows.train import train
+
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] in ("-h", "--help"):
+            say(_TRAIN_HELP)
+            return
+        raise InputError(f"name the experiment file first\n\n{_TRAIN_HELP}")
+    path, *rest = argv
+    experiment = read_experiment(path)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        config: Annotated[type(experiment), NoPrefix]  # pyright: ignore
+        """The experiment."""
+        workdir: Path
+        """The run folder; run again to go on."""
+
+    default = Arguments(config=experiment, workdir=tyro.MISSING)
+    given = parse(Arguments, f"train {path}", rest, run_train, default)
+    train(given.config, given.workdir, say)
+
+
+_TRAIN_HELP = """\
+usage: sid train experiments/FILE.py --workdir DIR [--any.field VALUE ...]
+
+An experiment file is trained, judged and reported.
+
+  experiments/FILE.py   Python whose get_config() returns a configuration
+  --workdir DIR         the run folder; run the same command again to go on
+  --any.field VALUE     overrides a field, such as --train.steps 500 --data.name mine
+
+`sid train experiments/FILE.py --help` lists an experiment's fields."""
+
+
+def run_encode(argv: list[str]) -> None:
+    """A file of items gets Semantic IDs from a trained tokenizer."""
+    from sid_jax.flows.encode import encode_file
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        tokenizer: Path
+        """Run folder of the tokenizer."""
+        items: Path
+        """Items as `sid import` reads them."""
+        out: Path = Path("sids.parquet")
+        """The SID table to write."""
+        extend: Path | None = None
+        """A SID table to add to: its items keep their SIDs."""
+        vectors: str = ""
+        """The items' vectors, where the tokenizer was trained on such a file."""
+
+    given = parse(Arguments, "encode", argv, run_encode)
+    encode_file(
+        given.tokenizer,
+        given.items,
+        given.out,
+        say,
+        extend=given.extend,
+        vectors=given.vectors,
+    )
