@@ -6,8 +6,8 @@ from pathlib import Path
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.importer import read_items
 from sid_jax.errors import InputError
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
-from sid_jax.flows.tokenizer import Tokenizer, make_table
 from sid_jax.sids.table import SidTable, read_table, write_table
 
 
@@ -40,7 +40,7 @@ def encode_file(
     for note in notes:
         log(f"note: {note}")
     if extend is None:
-        table, added = make_table(model, catalog, model.encode(catalog)), len(catalog)
+        table, added = model.table(catalog, model.encode(catalog)), len(catalog)
     else:
         table, added = _extend(model, read_table(extend), catalog, extend)
     write_table(out, table)
@@ -61,6 +61,7 @@ def _extend(
         return table, 0
     fresh = catalog.take(new)
     encoded = model.encode(fresh)
-    grown = table.extend(fresh.item_ids, encoded.codes, encoded.distances)
-    manifest = dataclasses.replace(table.manifest, catalog="")
-    return dataclasses.replace(grown, manifest=manifest), len(new)
+    codes, sizes = model.place(table, encoded)
+    manifest = dataclasses.replace(table.manifest, codebook_sizes=sizes, catalog="")
+    room = dataclasses.replace(table, manifest=manifest)
+    return room.extend(fresh.item_ids, codes, encoded.distances), len(new)

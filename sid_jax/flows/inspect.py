@@ -15,6 +15,7 @@ from sid_jax.data.vector_files import read_vectors
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.figures import (
     format_figures,
     make_pictures,
@@ -22,7 +23,7 @@ from sid_jax.flows.figures import (
     write_figures,
 )
 from sid_jax.flows.runs import Log
-from sid_jax.flows.tokenizer import Tokenizer, read_figures
+from sid_jax.flows.tokenizer import read_figures
 from sid_jax.report.page import Report, Similarity, write_report
 from sid_jax.report.tree import ItemTree
 from sid_jax.sids.table import SidTable, read_table

@@ -1,122 +1,37 @@
 """A tokenizer's run: catalog -> vectors -> codebooks -> SID table."""
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 
-from sid_jax import __version__
 from sid_jax.config import TokenizerExperiment, write_config
-from sid_jax.data.catalog import Catalog
+from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.cells import Cells
 from sid_jax.data.datasets import load
-from sid_jax.data.items import item_stream
+from sid_jax.data.items import ItemArrays, item_stream, split_holdout
+from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream
+from sid_jax.data.pipeline import split_last
+from sid_jax.data.purchases import write_purchases
+from sid_jax.data.sampler import category_paths, hierarchical_stream
+from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
-from sid_jax.evals.distortion import squared_errors
-from sid_jax.evals.intrinsic import intrinsic_metrics
+from sid_jax.evals.intrinsic import intrinsic_metrics, judge_subsets
 from sid_jax.flows import runs
+from sid_jax.flows.encoding import Encoded, Tokenizer
 from sid_jax.flows.runs import Log
-from sid_jax.sids.table import Manifest, SidTable, write_table
-from sid_jax.train.loop import checkpoint_step, fit, load_params
+from sid_jax.sids.table import SidTable, write_table
+from sid_jax.train.loop import checkpoint_step, fit
 from sid_jax.train.progress import MetricsLog
-from sid_jax.train.tokenizer_task import TokenizerTask
-from sid_jax.typing import Float, Int, NDArray, PyTree
+from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
+from sid_jax.typing import Int, NDArray
+
+__all__ = ["Tokenizer", "read_figures", "train_tokenizer"]
 
 CODES = "codes/"
 """Before the names of the codes' figures in `metrics.jsonl`."""
-
-_BLOCK = 4096  # items encoded at once
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Items as a tokenizer sees them.
-
-    Attributes:
-      vectors: the items' vectors.
-      codes: their SIDs.
-      distances: squared distance left in the latent after the last level.
-      reconstructions: of the vectors, from all levels.
-      errors: squared error of the reconstructions from the first 1, 2, .. L levels.
-    """
-
-    vectors: Float[NDArray, "N D"]
-    codes: Int[NDArray, "N L"]
-    distances: Float[NDArray, " N"]
-    reconstructions: Float[NDArray, "N D"]
-    errors: Float[NDArray, "N L"]
-
-
-@dataclass(frozen=True)
-class Tokenizer:
-    """A trained tokenizer: new items get SIDs without any other's moving.
-
-    Attributes:
-      task: its computations.
-      params: encoder and decoder.
-      state: codebooks.
-      recipe: item -> vector.
-    """
-
-    task: TokenizerTask
-    params: PyTree
-    state: PyTree
-    recipe: ItemVectors
-
-    @classmethod
-    def load(cls, folder: Path, vectors_file: str = "") -> "Tokenizer":
-        """The tokenizer of a run; nothing but its folder is read.
-
-        Args:
-          folder: its run folder.
-          vectors_file: where items' vectors were brought in a file, the file to look
-            them up in; the one of training if empty.
-
-        Raises:
-          InputError: no tokenizer's run, a damaged one, or one that reads no file.
-        """
-        config = runs.open_finished(folder, TokenizerExperiment)
-        recipe = ItemVectors.load(folder / runs.VECTORS, vectors_file)
-        if vectors_file and "file_mean" not in recipe.arrays:
-            raise InputError(
-                f"{vectors_file}: the tokenizer in {folder} makes its vectors from the "
-                "items' columns, not from a file; leave --vectors out"
-            )
-        task = TokenizerTask(config.task, config.model)
-        batch = {"vectors": jax.ShapeDtypeStruct((1, _width(recipe)), np.float32)}
-        params, state = load_params(task, batch, folder)
-        return cls(task, params, state, recipe)
-
-    def encode(self, catalog: Catalog) -> Encoded:
-        """SIDs of items, in blocks of one size, so that neighbours change nothing."""
-        vectors = self.recipe.encode(catalog)
-        blocks = []
-        for start in range(0, len(vectors), _BLOCK):
-            block = vectors[start : start + _BLOCK]
-            padded = np.pad(block, ((0, _BLOCK - len(block)), (0, 0)))
-            outputs = self._tokenize(self.params, self.state, padded)
-            outputs = (np.asarray(each)[: len(block)] for each in outputs)
-            codes, distances, decoded = outputs
-            errors = squared_errors(block, decoded)
-            blocks.append((codes, distances, decoded[:, -1], errors))
-        return Encoded(vectors, *map(np.concatenate, zip(*blocks, strict=True)))
-
-    @cached_property
-    def _tokenize(self):
-        return jax.jit(self.task.tokenize)
-
-    def digest(self) -> str:
-        """SHA-256 (hex) of parameters, codebooks and recipe."""
-        sha = hashlib.sha256()
-        arrays = (self.params, self.state, self.recipe.arrays)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-            name = f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}"
-            sha.update(name.encode())
-            sha.update(np.ascontiguousarray(leaf).tobytes())
-        return sha.hexdigest()
 
 
 def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidTable:
@@ -131,24 +46,52 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
       InputError: bad data or configuration, or the folder holds another run.
     """
     done = runs.open_run(folder, config)
-    catalog, _ = load(config.data)
+    catalog, data = load(config.data)
+    rows, held = np.arange(len(catalog)), None
+    if config.holdout:
+        rows, held = split_holdout(len(catalog), config.holdout)
     largest = max(config.model.codebook_sizes)
-    if len(catalog) < largest:
+    if len(rows) < largest:
         raise InputError(
-            f"the catalog has {len(catalog)} items, fewer than the {largest} codes of "
-            "the largest level; set --model.codebook-sizes, such as 8 8 8"
+            f"the catalog has {len(rows)} items to learn from, fewer than the {largest}"
+            " codes of the largest level; set --model.codebook-sizes, such as 8 8 8"
         )
+    before = _load_start(config)
     if done is None:
         log(f"item vectors of {len(catalog):,} items")
-        recipe = ItemVectors.fit(config.vectors, catalog)
+        known = catalog if held is None else catalog.take(rows)
+        recipe, cells = _fit_recipe(config, known, before)
         (folder / runs.CATALOG).unlink(missing_ok=True)  # of a run that never began
         recipe.save(folder / runs.VECTORS)
+        if cells is not None:
+            cells.save(folder / runs.CELLS)
     else:
         recipe = ItemVectors.load(folder / runs.VECTORS)
+        cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
     runs.keep_catalog(folder, catalog)
+    if data is not None and not (folder / runs.PURCHASES).exists():
+        counts = np.bincount(data.items, minlength=len(catalog))
+        write_purchases(folder / runs.PURCHASES, catalog.item_ids, counts)
     write_config(folder / runs.CONFIG, config)
     if done is None or done < config.train.steps:
-        _fit(config, recipe.encode(catalog), folder, log)
+        stream = _make_stream(config, catalog, data, recipe, cells, rows, before)
+        sizes = " x ".join(map(str, config.model.codebook_sizes))
+        width = stream(0)["vectors"].shape[1]
+        log(f"tokenizer on vectors of width {width}, codebooks {sizes}")
+        fit(
+            TokenizerTask(
+                config.task,
+                config.model,
+                cells.sizes if cells else (),
+                TokenizerStart(before.params, before.state) if before else None,
+            ),
+            stream,
+            config=config.train,
+            optimizer=config.optimizer,
+            mesh=config.mesh,
+            folder=folder,
+            log=log,
+        )
     else:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
     tokenizer = Tokenizer.load(folder)
@@ -157,14 +100,10 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
         made_of = (table.manifest.tokenizer, table.manifest.catalog)
         if made_of == (tokenizer.digest(), catalog.digest()):
             return table
-    encoded = tokenizer.encode(catalog)
-    table = make_table(tokenizer, catalog, encoded)
-    values = intrinsic_metrics(
-        encoded.codes,
-        config.model.codebook_sizes,
-        encoded.vectors,
-        encoded.reconstructions,
-    )
+    old = _old_codes(config, catalog, before)
+    encoded = tokenizer.encode(catalog, old, config.start.slack)
+    table = tokenizer.table(catalog, encoded)
+    values = _judge(config, catalog, data, encoded, rows, held)
     metrics = MetricsLog(folder / runs.METRICS, None)
     step = checkpoint_step(folder) or 0
     metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
@@ -173,19 +112,10 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     return table
 
 
-def make_table(tokenizer: Tokenizer, catalog: Catalog, encoded: Encoded) -> SidTable:
-    """The SID table of encoded items, with where it comes from."""
-    manifest = Manifest(
-        codebook_sizes=tokenizer.task.model.codebook_sizes,
-        tokenizer=tokenizer.digest(),
-        catalog=catalog.digest(),
-        created_by=f"sid_jax {__version__}",
-    )
-    return SidTable.build(catalog.item_ids, encoded.codes, encoded.distances, manifest)
-
-
 def read_figures(folder: Path) -> dict[str, float]:
     """What `train_tokenizer` found of the codes, by the names of `intrinsic_metrics`.
+
+    With a holdout, also of the two parts of the catalog: `train/..`, `heldout/..`.
 
     Raises:
       InputError: the run has not come so far.
@@ -199,35 +129,157 @@ def read_figures(folder: Path) -> dict[str, float]:
     return found
 
 
-def _fit(
+def _load_start(config: TokenizerExperiment) -> Tokenizer | None:
+    if not config.start.run:
+        return None
+    folder = Path(config.start.run)
+    before = runs.open_finished(folder, TokenizerExperiment)
+    for name in ("vectors", "model", "cells"):
+        was, now = getattr(before, name), getattr(config, name)
+        if was != now:
+            raise InputError(
+                f"start.run {folder} has {name}={was}, and this run {now}: SIDs can "
+                "only stay where vectors and codebooks mean the same; give both the "
+                "same settings"
+            )
+    return Tokenizer.load(folder)
+
+
+def _fit_recipe(
+    config: TokenizerExperiment, catalog: Catalog, before: Tokenizer | None
+) -> tuple[ItemVectors, Cells | None]:
+    """How items become vectors, and cells; those of the start, if there is one."""
+    if before is not None:
+        return before.recipe, before.cells
+    recipe = ItemVectors.fit(config.vectors, catalog)
+    if not config.cells.columns:
+        return recipe, None
+    return recipe, Cells.fit(config.cells, catalog, config.model.codebook_sizes[0])
+
+
+def _make_stream(
     config: TokenizerExperiment,
-    vectors: Float[NDArray, "N D"],
-    folder: Path,
-    log: Log,
-) -> None:
+    catalog: Catalog,
+    data: Interactions | None,
+    recipe: ItemVectors,
+    cells: Cells | None,
+    rows: Int[NDArray, " n"],
+    before: Tokenizer | None,
+) -> Callable[[int], dict[str, Any]]:
+    """Batches of the items to learn from, and what its terms need beside them."""
+    known = catalog if len(rows) == len(catalog) else catalog.take(rows)
+    paths, related, pairs, seed = None, None, None, config.train.seed
+    if config.task.taxonomy.weight:
+        tree = Taxonomy.from_paths(known.categories)
+        paths, sampler = category_paths(tree), config.sampler
+        if not (paths >= 0).any():
+            raise InputError(
+                f"task.taxonomy.weight={config.task.taxonomy.weight}, but no item has "
+                "a category beside those that all share; set it to 0"
+            )
+        if sampler.kind == "hierarchical":
+            related = hierarchical_stream(
+                tree,
+                sampler.batch_size,
+                seed=seed,
+                group=sampler.group,
+                items_per_leaf=sampler.items_per_leaf,
+                sibling_share=sampler.sibling_share,
+                power=sampler.power,
+            )
+    if config.task.cooccurrence.weight:
+        found = _mine_pairs(config, data, len(catalog), rows)
+        pairs = pair_stream(
+            found,
+            len(rows),
+            config.pairs.batch_pairs,
+            seed=seed,
+            power=config.pairs.power,
+        )
+    items = ItemArrays(
+        vectors=recipe.encode(known),
+        cells=cells.of(known) if cells else None,
+        paths=paths,
+        anchor=before.latents(known) if before and config.task.anchor else None,
+    )
+    return item_stream(
+        items, config.batch_size, seed=seed, related=related, pairs=pairs
+    )
+
+
+def _mine_pairs(
+    config: TokenizerExperiment,
+    data: Interactions | None,
+    num_items: int,
+    rows: Int[NDArray, " n"],
+) -> Pairs:
+    """Pairs of the items to learn from, in training baskets alone."""
+    if data is None:
+        raise InputError(
+            f"task.cooccurrence.weight={config.task.cooccurrence.weight}, but data set "
+            f"{config.data.name!r} has no histories; import some, or set it to 0"
+        )
+    # The last two baskets of each household are for a retriever's judges.
+    train, _ = split_last(split_last(data)[0])
+    mined = mine_pairs(
+        train,
+        num_items,
+        min_support=config.pairs.min_support,
+        min_pmi=config.pairs.min_pmi,
+        window=config.pairs.window,
+        max_basket=config.pairs.max_basket,
+    )
+    place = np.full(num_items, -1, np.int32)
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    kept = (place[mined.left] >= 0) & (place[mined.right] >= 0)
+    return Pairs(
+        left=place[mined.left[kept]],
+        right=place[mined.right[kept]],
+        count=mined.count[kept],
+        pmi=mined.pmi[kept],
+    )
+
+
+def _old_codes(
+    config: TokenizerExperiment, catalog: Catalog, before: Tokenizer | None
+) -> Int[NDArray, "N L"] | None:
+    """The items' SIDs in the table of the start; -1 where they have none there."""
+    if before is None:
+        return None
+    table = runs.read_sids(Path(config.start.run) / runs.SIDS)
+    num_levels = len(config.model.codebook_sizes)
+    row_of = {each: row for row, each in enumerate(table.item_ids.to_pylist())}
+    rows = np.asarray([row_of.get(each, -1) for each in catalog.item_ids])
+    codes = table.codes()[rows, :num_levels]
+    return np.where(rows[:, None] < 0, -1, codes).astype(np.int32)
+
+
+def _judge(
+    config: TokenizerExperiment,
+    catalog: Catalog,
+    data: Interactions | None,
+    encoded: Encoded,
+    rows: Int[NDArray, " n"],
+    held: Int[NDArray, " h"] | None,
+) -> dict[str, float]:
+    purchases = None
+    if data is not None:
+        purchases = np.bincount(data.items, minlength=len(catalog)).astype(float)
+    told = {
+        "errors": encoded.errors,
+        "purchases": purchases,
+        "taxonomy": Taxonomy.from_paths(catalog.categories)
+        if any(catalog.categories)
+        else None,
+    }
     sizes = config.model.codebook_sizes
-    log(
-        f"tokenizer on vectors of width {vectors.shape[1]}, codebooks "
-        + " x ".join(map(str, sizes))
-    )
-    fit(
-        TokenizerTask(config.task, config.model),
-        item_stream(vectors, config.batch_size, seed=config.train.seed),
-        config=config.train,
-        optimizer=config.optimizer,
-        mesh=config.mesh,
-        folder=folder,
-        log=log,
-    )
+    values = intrinsic_metrics(encoded.codes, sizes, encoded.vectors, **told)
+    if held is not None:
+        subsets = {"train": rows, "heldout": held}
+        values |= judge_subsets(encoded.codes, sizes, subsets, encoded.vectors, **told)
+    return values
 
 
 def _find_figures(folder: Path) -> dict[str, float]:
     latest = runs.read_latest(folder).items()
     return {k.removeprefix(CODES): v for k, v in latest if k.startswith(CODES)}
-
-
-def _width(recipe: ItemVectors) -> int:
-    arrays = recipe.arrays
-    means = (arrays[name] for name in ("file_mean", "text_mean") if name in arrays)
-    tables = (array for name, array in arrays.items() if name.endswith("_table"))
-    return sum(map(len, means)) + sum(table.shape[1] for table in tables)

@@ -76,10 +76,17 @@ def make_codebooks(vectors: list[Array], blocks: tuple[int, ...] = ()) -> Codebo
 
 
 @typed
+def lookup_levels(
+    codes: Int[Array, "B L"], codebooks: Codebooks
+) -> Float[Array, "B L D"]:
+    """The codeword of each code of each SID."""
+    return codebooks.vectors[jnp.arange(len(codebooks.sizes)), codes]
+
+
+@typed
 def lookup(codes: Int[Array, "B L"], codebooks: Codebooks) -> Float[Array, "B D"]:
     """Sum of the codewords of each SID."""
-    levels = jnp.arange(len(codebooks.sizes))
-    return codebooks.vectors[levels, codes].sum(axis=1)
+    return lookup_levels(codes, codebooks).sum(axis=1)
 
 
 def permute(codebooks: Codebooks, permutations: Sequence[NDArray]) -> Codebooks:

@@ -8,7 +8,7 @@ small excess of distance is the better bargain.  The rule is ours.
 import jax
 import jax.numpy as jnp
 
-from sid_jax.models.codebooks import Codebooks, lookup
+from sid_jax.models.codebooks import Codebooks, allow_blocks, lookup
 from sid_jax.models.quantizer import assign
 from sid_jax.typing import Array, Float, Int, typed
 
@@ -19,6 +19,7 @@ def keep_codes(
     vectors: Float[Array, "B D"],
     codebooks: Codebooks,
     slack: float | Float[Array, ""],
+    cells: Int[Array, " B"] | None = None,
 ) -> Int[Array, "B L"]:
     """Sticky assignment: as much of each old SID as costs no more than a little.
 
@@ -32,14 +33,22 @@ def keep_codes(
       vectors: what is quantized now.
       codebooks: of now, numbered as the old ones (see `permute`).
       slack: 0 keeps what is no worse than greedy, infinity everything.
+      cells: of the rows, where the codebooks have blocks: a row whose cell changed
+        keeps nothing.
     """
     old = old.astype(jnp.int32)
+    allowed = allow_blocks(codebooks, cells)
     candidates = []  # by the number of old codes that are kept
     kept = vectors.astype(jnp.float32)  # what these leave to quantize
     for start in range(len(codebooks.sizes) + 1):
         residual, codes = kept, [old[:, :start]]
         for level in range(start, len(codebooks.sizes)):
-            code = assign(residual, codebooks.vectors[level], codebooks.sizes[level])
+            code = assign(
+                residual,
+                codebooks.vectors[level],
+                codebooks.sizes[level],
+                allowed if level == 0 else None,
+            )
             residual = residual - codebooks.vectors[level][code]
             codes.append(code[:, None])
         candidates.append(jnp.concatenate(codes, axis=1))
@@ -52,5 +61,8 @@ def keep_codes(
     # Not 0, whose product with an infinite slack would be no number.
     unit = jnp.maximum(distances[0], jnp.finfo(jnp.float32).tiny)
     fits = distances - distances[0] <= slack * unit
+    if allowed is not None:
+        own = jnp.take_along_axis(allowed, old[:, :1], axis=1)[:, 0]
+        fits = fits.at[1:].set(fits[1:] & own)
     longest = jnp.max(jnp.arange(len(options))[:, None] * fits, axis=0)
     return options[longest, jnp.arange(len(vectors))]

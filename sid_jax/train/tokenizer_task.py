@@ -26,9 +26,15 @@ from sid_jax.losses import (
     straight_through_prefixes,
     taxonomy_grades,
 )
-from sid_jax.models.codebooks import Codebooks, make_codebooks, restart, update
+from sid_jax.models.codebooks import (
+    Codebooks,
+    lookup_levels,
+    make_codebooks,
+    restart,
+    update,
+)
 from sid_jax.models.kmeans import fit_codebooks
-from sid_jax.models.quantizer import Quantized, beam_quantize, count_usage, quantize
+from sid_jax.models.quantizer import beam_quantize, count_usage, quantize
 from sid_jax.models.rqvae import (
     ResidualKMeansConfig,
     RQVAEConfig,
@@ -36,6 +42,7 @@ from sid_jax.models.rqvae import (
     build_tokenizer,
     start_at_principal_axes,
 )
+from sid_jax.models.sticky import keep_codes
 from sid_jax.train.step import Aux
 from sid_jax.train.tokenizer_config import TokenizerTaskConfig
 from sid_jax.typing import Array, Float, Int, Key, PyTree, typed
@@ -220,30 +227,30 @@ class TokenizerTask:
         state: Codebooks,
         vectors: Float[Array, "B D"],
         cells: Int[Array, " B"] | None = None,
+        old: Int[Array, "B L"] | None = None,
+        slack: float | Float[Array, ""] = 0.0,
     ) -> tuple[Int[Array, "B L"], Float[Array, " B"], Float[Array, "B L D"]]:
         """Codes, squared distances left in the latent, reconstructions by depth.
 
-        Reconstruction l decodes the first l + 1 codewords.
+        Reconstruction l decodes the first l + 1 codewords. Rows that have an `old` SID
+        (-1 where not) keep as much of it as `sticky.keep_codes` lets them.
         """
         latent = self.encode(params, vectors)
         if self.config.beams > 1:
-            quantized = beam_quantize(latent, state, cells, num_beams=self.config.beams)
+            beams = self.config.beams
+            codes = beam_quantize(latent, state, cells, num_beams=beams).codes
         else:
-            quantized = quantize(latent, state, cells)
-        decoded = self.decode_prefixes(params, quantized)
-        return quantized.codes, quantized.distances, decoded
-
-    def decode_prefixes(
-        self, params: PyTree, quantized: Quantized
-    ) -> Float[Array, "B L D"]:
-        """The reconstruction of each item from its first 1, 2, .. L codewords."""
-        prefixes = jnp.cumsum(quantized.codewords, axis=1)
-        # The output is as wide as the item vectors, which the module must be told.
+            codes = quantize(latent, state, cells).codes
+        if old is not None:
+            kept = keep_codes(jnp.maximum(old, 0), latent, state, slack, cells)
+            codes = jnp.where(old[:, :1] >= 0, kept, codes)
+        prefixes = jnp.cumsum(lookup_levels(codes, state), axis=1)
+        distances = jnp.sum((latent - prefixes[:, -1]) ** 2, axis=-1)
         decoded = [
             self._apply(params, prefixes[:, level], method="decode")
-            for level in range(prefixes.shape[1])
+            for level in range(len(state.sizes))
         ]
-        return jnp.stack(decoded, axis=1)
+        return codes, distances, jnp.stack(decoded, axis=1)
 
     @property
     def _learns_codebooks(self) -> bool:

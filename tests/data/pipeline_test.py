@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sid_jax.data.catalog import Interactions
 from sid_jax.data.pipeline import (
     PromptConfig,
-    item_stream,
     make_requests,
     prompt_stream,
     prompts_of,
@@ -96,43 +95,27 @@ def test_decay_chooses_between_how_often_and_how_lately():
     assert rank_history(past, ago, 0.01)[0].tolist() == [7, 5, 3]
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.integers(5, 20), st.integers(0, 100))
-def test_every_item_comes_once_an_epoch_in_a_new_order(num_items, seed):
-    vectors = np.arange(num_items, dtype=np.float32)[:, None]
-    stream = item_stream(vectors, 4, seed=seed)
-    rows = np.concatenate([stream(step)["vectors"][:, 0] for step in range(num_items)])
-    epochs = rows.reshape(4, num_items)
-    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(vectors.T, (4, 1)))
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-
-
 @settings(deadline=None, max_examples=10)
 @given(households.map(several), st.integers(0, 100), st.integers(0, 50))
 def test_streams_are_functions_of_the_step_and_processes_share_a_batch(
     households, seed, step
 ):
     data = make_data(households)
-    vectors = np.arange(ITEMS, dtype=np.float32)[:, None]
-
-    def items(**kwargs):
-        return item_stream(vectors, 6, seed=seed, **kwargs)
 
     def prompts(**kwargs):
         return prompt_stream(data, CODES, VOCAB, CONFIG, 6, seed=seed, **kwargs)
 
-    for make in (items, prompts):
-        whole = make()
-        wanted = whole(step)
-        whole(step + 3)
-        chex.assert_trees_all_equal(whole(step), wanted, make()(step))
-        parts = [make(process=p, num_processes=3)(step) for p in range(3)]
-        for found, each in zip(
-            zip(*map(leaves, parts), strict=True), leaves(wanted), strict=True
-        ):
-            np.testing.assert_array_equal(np.concatenate(found), each)
-        with pytest.raises(InputError, match="batch_size 6"):
-            make(num_processes=4)
+    whole = prompts()
+    wanted = whole(step)
+    whole(step + 3)
+    chex.assert_trees_all_equal(whole(step), wanted, prompts()(step))
+    parts = [prompts(process=p, num_processes=3)(step) for p in range(3)]
+    for found, each in zip(
+        zip(*map(leaves, parts), strict=True), leaves(wanted), strict=True
+    ):
+        np.testing.assert_array_equal(np.concatenate(found), each)
+    with pytest.raises(InputError, match="batch_size 6"):
+        prompts(num_processes=4)
     other = prompt_stream(data, CODES, VOCAB, CONFIG, 6, seed=seed + 1)
     assert any(
         (items_of(other(s).basket) != items_of(prompts()(s).basket)).any()
@@ -141,7 +124,7 @@ def test_streams_are_functions_of_the_step_and_processes_share_a_batch(
 
 
 def leaves(batch):
-    return list(batch.values() if isinstance(batch, dict) else vars(batch).values())
+    return list(vars(batch).values())
 
 
 @settings(deadline=None, max_examples=25)

@@ -326,7 +326,8 @@ def test_more_beams_leave_less():
     params, codebooks = start(RQVAE)
     key = jax.random.key(1)
     _, codebooks = RQVAE.prepare(params, codebooks, item_batches([]), key)
-    vectors = jnp.asarray(item_batch(0)["vectors"])
+    many = [item_batch(step)["vectors"] for step in range(10, 26)]
+    vectors = jnp.concatenate(many)
     _, greedy, _ = RQVAE.tokenize(params, codebooks, vectors)
     codes, best, _ = wide.tokenize(params, codebooks, vectors)
     assert (best <= greedy + 1e-6).all() and best.sum() < greedy.sum()

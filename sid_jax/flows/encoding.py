@@ -1,0 +1,181 @@
+"""A trained tokenizer in use: items -> vectors -> SIDs -> a table."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sid_jax import __version__
+from sid_jax.config import TokenizerExperiment
+from sid_jax.data.catalog import Catalog
+from sid_jax.data.cells import Cells
+from sid_jax.data.vectors import ItemVectors
+from sid_jax.errors import InputError
+from sid_jax.evals.distortion import squared_errors
+from sid_jax.flows import runs
+from sid_jax.sids.dedup import add_dedup_level, dedup_size, extend_dedup
+from sid_jax.sids.table import Manifest, SidTable
+from sid_jax.train.loop import load_params
+from sid_jax.train.tokenizer_task import TokenizerTask
+from sid_jax.typing import Float, Int, NDArray, PyTree
+
+_BLOCK = 4096  # items encoded at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Items as a tokenizer sees them.
+
+    Attributes:
+      vectors: the items' vectors.
+      codes: their SIDs.
+      distances: squared distance left in the latent after the last level.
+      errors: squared error of the vectors' reconstructions from the first 1, 2, .. L
+        levels.
+    """
+
+    vectors: Float[NDArray, "N D"]
+    codes: Int[NDArray, "N L"]
+    distances: Float[NDArray, " N"]
+    errors: Float[NDArray, "N L"]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A trained tokenizer: new items get SIDs without any other's moving.
+
+    Attributes:
+      task: its computations.
+      params: encoder and decoder.
+      state: codebooks.
+      recipe: item -> vector.
+      cells: item -> block of first codes; None without blocks.
+      dedup: whether its tables have a level that tells the items of one SID apart.
+    """
+
+    task: TokenizerTask
+    params: PyTree
+    state: PyTree
+    recipe: ItemVectors
+    cells: Cells | None = None
+    dedup: bool = False
+
+    @classmethod
+    def load(cls, folder: Path, vectors_file: str = "") -> "Tokenizer":
+        """The tokenizer of a run; nothing but its folder is read.
+
+        Args:
+          folder: its run folder.
+          vectors_file: where items' vectors were brought in a file, the file to look
+            them up in; the one of training if empty.
+
+        Raises:
+          InputError: no tokenizer's run, a damaged one, or one that reads no file.
+        """
+        config = runs.open_finished(folder, TokenizerExperiment)
+        recipe = ItemVectors.load(folder / runs.VECTORS, vectors_file)
+        if vectors_file and "file_mean" not in recipe.arrays:
+            raise InputError(
+                f"{vectors_file}: the tokenizer in {folder} makes its vectors from the "
+                "items' columns, not from a file; leave --vectors out"
+            )
+        cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
+        blocks = cells.sizes if cells else ()
+        task = TokenizerTask(config.task, config.model, blocks)
+        batch = {"vectors": jax.ShapeDtypeStruct((1, _width(recipe)), np.float32)}
+        params, state = load_params(task, batch, folder)
+        return cls(task, params, state, recipe, cells, config.dedup)
+
+    def encode(
+        self,
+        catalog: Catalog,
+        old: Int[NDArray, "N L"] | None = None,
+        slack: float = 0.0,
+    ) -> Encoded:
+        """SIDs of items, in blocks of one size, so that neighbours change nothing.
+
+        Args:
+          catalog: the items.
+          old: SIDs of an earlier version to keep where that costs little; -1 for items
+            that have none.
+          slack: how much that is (`sticky.keep_codes`).
+        """
+        vectors = self.recipe.encode(catalog)
+        inputs = [vectors, self.cells.of(catalog) if self.cells else None, old]
+        outputs = []
+        for start in range(0, len(vectors), _BLOCK):
+            block = [
+                None if each is None else _pad(each[start : start + _BLOCK])
+                for each in inputs
+            ]
+            found = self._tokenize(self.params, self.state, *block, slack)
+            count = len(vectors[start : start + _BLOCK])
+            codes, distances, decoded = (np.asarray(each)[:count] for each in found)
+            errors = squared_errors(vectors[start : start + _BLOCK], decoded)
+            outputs.append((codes, distances, errors))
+        return Encoded(vectors, *map(np.concatenate, zip(*outputs, strict=True)))
+
+    def latents(self, catalog: Catalog) -> Float[NDArray, "N D"]:
+        """What the codebooks quantize."""
+        vectors, encode = self.recipe.encode(catalog), jax.jit(self.task.encode)
+        blocks = (
+            np.asarray(encode(self.params, _pad(vectors[start : start + _BLOCK])))
+            for start in range(0, len(vectors), _BLOCK)
+        )
+        return np.concatenate(list(blocks))[: len(vectors)]
+
+    def table(self, catalog: Catalog, encoded: Encoded) -> SidTable:
+        """The SID table of encoded items, with where it comes from."""
+        codes, sizes = encoded.codes, self.task.model.codebook_sizes
+        if self.dedup:
+            codes = add_dedup_level(codes)
+            sizes = (*sizes, dedup_size(codes))
+        manifest = Manifest(
+            codebook_sizes=sizes,
+            tokenizer=self.digest(),
+            catalog=catalog.digest(),
+            created_by=f"sid_jax {__version__}",
+            cells=tuple(zip(self.cells.names, self.cells.sizes, strict=True))
+            if self.cells
+            else (),
+        )
+        return SidTable.build(catalog.item_ids, codes, encoded.distances, manifest)
+
+    def place(
+        self, table: SidTable, encoded: Encoded
+    ) -> tuple[Int[NDArray, "n L"], tuple[int, ...]]:
+        """SIDs of new items within a table of this tokenizer, and its new sizes."""
+        sizes = table.manifest.codebook_sizes
+        if not self.dedup:
+            return encoded.codes, sizes
+        codes = extend_dedup(table.codes(), encoded.codes)
+        return codes, (*sizes[:-1], max(sizes[-1], dedup_size(codes)))
+
+    @cached_property
+    def _tokenize(self):
+        return jax.jit(self.task.tokenize)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of parameters, codebooks and recipe."""
+        sha = hashlib.sha256()
+        arrays = (self.params, self.state, self.recipe.arrays)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+            name = f"{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}"
+            sha.update(name.encode())
+            sha.update(np.ascontiguousarray(leaf).tobytes())
+        return sha.hexdigest()
+
+
+def _pad(rows: NDArray) -> NDArray:
+    short = _BLOCK - len(rows)
+    return np.pad(rows, ((0, short), *((0, 0),) * (rows.ndim - 1)))
+
+
+def _width(recipe: ItemVectors) -> int:
+    arrays = recipe.arrays
+    means = (arrays[name] for name in ("file_mean", "text_mean") if name in arrays)
+    tables = (array for name, array in arrays.items() if name.endswith("_table"))
+    return sum(map(len, means)) + sum(table.shape[1] for table in tables)
