@@ -7,6 +7,14 @@ anything reads them, and the vectors leave the category path out. Printed, by ki
 flip, mean over seeds: precision@k (k = number planted, so it is recall as well),
 recall@2k and average precision, of kNN on the vectors, of one tokenizer's codes, and of
 several tokenizers that vote together.
+
+precision@k of 5% far flips, seeds 0-2 (kNN / 1 / 4 tokenizers of 32,128,256,512 codes):
+Beauty, TF-IDF of title and brand .695 / .578 / .652
+Beauty, MiniLM of title | brand   .768 / .638 / .726
+12,000 Instacart products, MiniLM .647 / .518 / .598
+Real errors of the catalog count as misses, and hold all three down: of Beauty's first
+suspects without any flip, a lip liner is filed under Hair Care and a shampoo under
+Face Cleansers; Instacart has departments `missing` and `other`.
 """
 
 import argparse
