@@ -18,6 +18,7 @@ from sid_jax.verbs.making import (
     run_encode,
     run_import,
     run_quickstart,
+    run_sweep,
     run_train,
 )
 from sid_jax.verbs.serving import run_retrieve
@@ -27,6 +28,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "import": run_import,
     "embed": run_embed,
     "train": run_train,
+    "sweep": run_sweep,
     "encode": run_encode,
     "inspect": run_inspect,
     "compare": run_compare,

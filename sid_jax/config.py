@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,22 +200,52 @@ def read_experiment(path: str | Path) -> Experiment:
     Raises:
       InputError: no such file, it fails, or it returns something else.
     """
-    path = Path(path)
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise InputError(f"{path}: no experiment file (want a .py with get_config())")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:
-        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    config = _call(path, "get_config")
     if not isinstance(config, Experiment):
         raise InputError(
             f"{path}: get_config() must return a TokenizerExperiment or a "
             f"RetrieverExperiment, not {type(config).__name__}"
         )
     return config
+
+
+def read_variants(path: str | Path) -> dict[str, Experiment]:
+    """The configurations that a sweep's `get_variants()` returns, by name.
+
+    Raises:
+      InputError: no such file, it fails, or it returns something else.
+    """
+    variants = _call(path, "get_variants")
+    if not isinstance(variants, dict) or not variants:
+        raise InputError(
+            f"{path}: get_variants() must return a dictionary of configurations by "
+            f"name, not {type(variants).__name__}"
+        )
+    for name, config in variants.items():
+        if not isinstance(config, Experiment):
+            raise InputError(
+                f"{path}: variant {name!r} is no experiment, but "
+                f"{type(config).__name__}"
+            )
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+            raise InputError(
+                f"{path}: a variant's name becomes a folder: {name!r} may have letters,"
+                " digits, and _ . + - only"
+            )
+    return variants
+
+
+def _call(path: str | Path, function: str) -> Any:
+    path = Path(path)
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError(f"{path}: no experiment file (want a .py with {function}())")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, function)()
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def write_config(path: str | Path, config: Experiment) -> None:
@@ -327,6 +358,7 @@ __all__ = [
     "digest_config",
     "read_config",
     "read_experiment",
+    "read_variants",
     "smoke",
     "write_config",
 ]

@@ -9,7 +9,9 @@ from sid_jax.errors import InputError
 FLAGS = {
     "quickstart": ["--workdir", "--retriever.train.steps", "--tokenizer.vectors.dim"],
     "import": ["--items", "--sequences", "--baskets", "--name", "--data-dir"],
+    "embed": ["--items", "--data", "--encoder", "--recipe", "--texts", "--out"],
     "train": ["experiments/FILE.py", "--workdir", "--any.field"],
+    "sweep": ["PATH", "--workdir", "--seeds", "--only"],
     "encode": ["--tokenizer", "--items", "--out", "--extend", "--vectors"],
     "inspect": ["PATH", "--vectors", "--out"],
     "compare": [
@@ -21,6 +23,7 @@ FLAGS = {
         "--out",
     ],
     "audit": ["PATH", "--items", "--vectors", "--top", "--out"],
+    "flavours": ["PATH", "--item", "--out"],
     "evaluate": ["PATH"],
     "retrieve": ["--history", "--basket", "--retailer", "--where", "--top"],
 }

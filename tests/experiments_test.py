@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from sid_jax.config import (
@@ -13,12 +14,16 @@ from sid_jax.config import (
     RetrieverExperiment,
     TokenizerExperiment,
     read_experiment,
+    read_variants,
     smoke,
 )
 from sid_jax.data.importer import import_dataset
+from sid_jax.flows.sweep import sweep
 from sid_jax.flows.train import train
 
-FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+ALL = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+SWEEPS = [file for file in ALL if "def get_variants" in file.read_text()]
+FILES = [file for file in ALL if file not in SWEEPS]
 TOKENIZERS, RETRIEVERS = (
     [file for file in FILES if isinstance(read_experiment(file), kind)]
     for kind in (TokenizerExperiment, RetrieverExperiment)
@@ -67,20 +72,22 @@ def test_finds_both_kinds():
     assert len(TOKENIZERS) + len(RETRIEVERS) == len(FILES)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", ALL, ids=lambda file: file.stem)
 def test_is_one_short_file_that_says_how_to_run_it(file):
     text = file.read_text()
     assert len(text.splitlines()) < 100
     tree = ast.parse(text)
     said = ast.get_docstring(tree) or ""
-    assert f"sid train experiments/{file.name} --workdir" in said
+    verb = "sweep" if file in SWEEPS else "train"
+    assert f"sid {verb} experiments/{file.name} --workdir" in said
     for node in ast.walk(tree):
         assert not isinstance(node, ast.Import)
         if isinstance(node, ast.ImportFrom):
-            assert str(node.module).split(".")[0] == "sid_jax"
+            top = str(node.module).split(".")[0]
+                assert top in ("sid_jax", "dataclasses")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", ALL, ids=lambda file: file.stem)
 def test_page_of_results_has_it(file):
     assert f"`{file.name}`" in (file.parent / "README.md").read_text()
 
@@ -129,6 +136,36 @@ def test_retriever_ends_in_judged_answers_and_a_report(file, run):
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
     assert 0 <= json.loads(rows[-1])["item/sid_jax/recall@10"] <= 1
     assert "held-out baskets" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_variants_of_a_sweep_train_into_one_table(
+    file, folder, tmp_path, monkeypatch, cheap_compiling
+):
+    variants = read_variants(file)
+    vectors = np.random.default_rng(0).normal(size=(60, 8))
+    np.savez(tmp_path / "v.npz", ids=[f"p{n}" for n in range(60)], vectors=vectors)
+
+    def shrink(config):
+        config = smoke(config)
+        data = dataclasses.replace(config.data, name="tiny", data_dir=str(folder))
+        recipe = dataclasses.replace(config.vectors, file=str(tmp_path / "v.npz"))
+        mesh = MeshConfig(data=1, model=1)
+        return dataclasses.replace(config, data=data, vectors=recipe, mesh=mesh)
+
+    small = {name: shrink(config) for name, config in variants.items()}
+    assert len({str(config) for config in small.values()}) > 1
+    # The first of each kind of model, and the one with all the streams.
+    kept = ("flat_vq", "tree-taxonomy", "growing-cooccurrence")
+    few = {name: small[name] for name in kept}
+    monkeypatch.setattr("sid_jax.flows.sweep.read_variants", lambda path: few)
+    lines = []
+    found = sweep(file, tmp_path / "sweep", lines.append)
+    assert found.keys() == few.keys()
+    table = (tmp_path / "sweep" / "sweep.md").read_text()
+    assert "Held-out items" in table
+    assert all(f"| {name} |" in table for name in few)
+    assert "growing-cooccurrence seed 0" in "\n".join(lines)
 
 
 def _names(folder: Path) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sid_jax.errors import InputError
-from sid_jax.verbs.words import NoPrefix, parse, say
+from sid_jax.verbs.words import NoPrefix, Positional, parse, say
 
 
 def run_quickstart(argv: list[str]) -> None:
@@ -129,6 +129,25 @@ An experiment file is trained, judged and reported.
   --any.field VALUE     overrides a field, such as --train.steps 500 --data.name mine
 
 `sid train experiments/FILE.py --help` lists an experiment's fields."""
+
+
+def run_sweep(argv: list[str]) -> None:
+    """Variants of a tokenizer are trained with several seeds, into one table."""
+    from sid_jax.flows.sweep import sweep
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        file: Positional[Path]
+        """Python file whose get_variants() returns configurations by name."""
+        workdir: Path
+        """Where the runs and the table go; run again to go on."""
+        seeds: tuple[int, ...] = (0,)
+        """Each variant is trained with each of them."""
+        only: str = ""
+        """Only the variants whose name has this in it."""
+
+    given = parse(Arguments, "sweep", argv, run_sweep)
+    sweep(given.file, given.workdir, say, seeds=given.seeds, only=given.only)
 
 
 def run_encode(argv: list[str]) -> None:

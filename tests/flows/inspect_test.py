@@ -30,7 +30,7 @@ def test_a_runs_table_is_judged_as_in_training(world, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "green tea 0" in page  # the tree holds products
     # Of its own codes it knows the reconstructions; its catalog is a tree.
-    assert values["fvu@3"] == values["fvu"] < values["fvu@1"]
+    assert values["fvu@3"] == values["fvu"] != values["fvu@1"]
     assert {"ami_d1@1", "fragmentation@1", "rho_lca_half", "fvu[food]"} <= set(values)
     assert "AMI of prefix and category" in page and "Pairs that share" in page
 
@@ -48,6 +48,8 @@ def test_purchases_of_a_run_or_of_a_file(world, tmp_path):
     folder = world.copy("tokenizer", tmp_path / "run")
     table = read_table(folder / "sids.parquet")
     ids = table.item_ids.to_pylist()
+    assert "gini_by_purchase@1" in inspect(folder)[0]  # of its data set
+    (folder / "purchases.parquet").unlink()
     assert "gini_by_purchase@1" not in inspect(folder)[0]
     write_purchases(folder / "purchases.parquet", ids, np.arange(60) + 1)
     values, text = inspect(folder)

@@ -15,7 +15,7 @@ import pytest
 from sid_jax.flows import retriever, runs, tokenizer
 from sid_jax.sids.table import SidTable, read_table, write_table
 
-TOKENIZER_FILES = {"vectors", "sids.parquet"}
+TOKENIZER_FILES = {"vectors", "sids.parquet", "purchases.parquet"}
 RETRIEVER_FILES = {"sids.parquet", "index.npz", "retailers.json", "samples.jsonl"}
 COMMON = {"config.json", "metrics.jsonl", "checkpoints", "catalog.parquet"}
 COMMON |= {"report.html"}

@@ -169,7 +169,7 @@ def test_empty_sections_leave_nothing_behind():
             "tree": ["tree"],
             "levels": ["codebooks"],
             "similarity": ["codebooks"],
-            "pictures": ["codebooks"],
+            "pictures": ["figures"],
             "curves": ["training"],
             "notes": ["notes"],
         }

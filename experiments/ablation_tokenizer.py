@@ -1,0 +1,95 @@
+"""What each part of a tokenizer adds, on Amazon Beauty with MiniLM vectors.
+
+    sid import --items items.jsonl.gz --sequences sequences.txt.gz --name beauty
+    sid embed --data beauty --encoder MODEL --recipe precision --out runs/beauty.parquet
+    sid sweep experiments/ablation_tokenizer.py --workdir runs/ablation --seeds 0 1 2
+
+MODEL is a folder of all-MiniLM-L6-v2, or its hub name. A fifth of the items is held
+out: nothing is learned from them, k-means included. Results: experiments/README.md.
+"""
+
+from dataclasses import replace
+
+from sid_jax.config import (
+    CooccurrenceTerm,
+    DataConfig,
+    OptimizerConfig,
+    PairConfig,
+    ResidualKMeansConfig,
+    RQVAEConfig,
+    SamplerConfig,
+    TaxonomyTerm,
+    TokenizerExperiment,
+    TokenizerTaskConfig,
+    TrainConfig,
+    VectorConfig,
+)
+from sid_jax.models.rqvae import GROWING, TREE, UNIFORM
+
+SHAPES = {"uniform": UNIFORM, "growing": GROWING, "tree": TREE}
+TAXONOMY = TaxonomyTerm(weight=0.01)
+
+
+def rqvae(sizes: tuple[int, ...]) -> TokenizerExperiment:
+    return TokenizerExperiment(
+        data=DataConfig(name="beauty"),
+        vectors=VectorConfig(file="runs/beauty.parquet"),
+        model=RQVAEConfig(
+            hidden=(512,), latent=128, codebook_sizes=sizes, principal=True
+        ),
+        task=TokenizerTaskConfig(restart_steps=1000),
+        batch_size=512,
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, warmup_steps=100, schedule="cosine"
+        ),
+        train=TrainConfig(steps=1500, log_every=500),
+        holdout=0.2,
+    )
+
+
+def kmeans(sizes: tuple[int, ...]) -> TokenizerExperiment:
+    config = rqvae(sizes)
+    return replace(
+        config,
+        model=ResidualKMeansConfig(codebook_sizes=sizes),
+        task=TokenizerTaskConfig(start_iterations=30),
+        train=TrainConfig(steps=1),
+    )
+
+
+def get_variants() -> dict[str, TokenizerExperiment]:
+    variants = {"flat_vq": kmeans((1024,))}
+    for name, sizes in SHAPES.items():
+        plain = rqvae(sizes)
+        follows = replace(plain, task=replace(plain.task, taxonomy=TAXONOMY))
+        variants |= {
+            f"{name}-kmeans": kmeans(sizes),
+            f"{name}-rqvae": plain,
+            f"{name}-taxonomy": follows,
+            f"{name}-taxonomy_uniform": replace(
+                follows, sampler=SamplerConfig(kind="uniform")
+            ),
+        }
+    base = replace(rqvae(GROWING), task=variants["growing-taxonomy"].task)
+    model = base.model
+    narrow = RQVAEConfig(codebook_sizes=GROWING)  # TIGER's encoder, without the axes
+    terms = {
+        "lambda_0.03": replace(TAXONOMY, weight=0.03),
+        "no_cousins": replace(TAXONOMY, cousin=0.0),
+    }
+    options = {
+        "progressive": replace(base.task, progressive=True),
+        "gradient_codebooks": replace(base.task, codebooks="gradient"),
+        "sinkhorn": replace(base.task, even=0.003),
+        "beams_5": replace(base.task, beams=5),
+        "cooccurrence": replace(base.task, cooccurrence=CooccurrenceTerm(weight=0.01)),
+        **{name: replace(base.task, taxonomy=term) for name, term in terms.items()},
+    }
+    pairs = PairConfig(window=2, min_support=5)
+    for name, task in options.items():
+        variants[f"growing-{name}"] = replace(base, task=task, pairs=pairs)
+    variants["growing-rotation"] = replace(
+        base, model=RQVAEConfig(**vars(model) | {"gradient": "rotation"})
+    )
+    variants["growing-narrow"] = replace(base, model=narrow)
+    return variants
