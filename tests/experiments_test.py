@@ -84,7 +84,7 @@ def test_is_one_short_file_that_says_how_to_run_it(file):
         assert not isinstance(node, ast.Import)
         if isinstance(node, ast.ImportFrom):
             top = str(node.module).split(".")[0]
-                assert top in ("sid_jax", "dataclasses")
+            assert top in ("sid_jax", "dataclasses")
 
 
 @pytest.mark.parametrize("file", ALL, ids=lambda file: file.stem)
