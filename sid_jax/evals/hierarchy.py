@@ -166,7 +166,8 @@ def _ami(category: NDArray, node: NDArray) -> float:
     known = category >= 0
     if not known.any():
         return float("nan")
-    return float(adjusted_mutual_info_score(category[known], node[known]))
+    found = adjusted_mutual_info_score(category[known], node[known])
+    return round(float(found), 12) + 0.0  # rounding errors around 0 have no sign
 
 
 def _conditionals(category: NDArray, node: NDArray) -> tuple[float, float]:

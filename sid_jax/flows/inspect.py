@@ -1,7 +1,6 @@
 """`sid inspect`: a SID table judged by itself, and beside its vectors if at hand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +69,30 @@ def inspect_table(
             f"{path}: no such file; name the folder of a finished run, the {runs.SIDS} "
             "in it, or a CSV file with columns item_id,sid"
         )
-    table = read_table(path)
-    sources = _read_sources(path.parent, table, vectors, items, log)
-    table, sources = _join(table, sources, partial, log)
-    bought = _find_purchases(path.parent, table, purchases, log)
-    catalog = sources.catalog
+    folder, table = path.parent, read_table(path)
+    described = None if items is None else _read_items(items, log)
+    known, found = read_vectors(vectors) if vectors else ([], None)
+    asked = {}
+    if described is not None:
+        asked[f"{items}: no item"] = described.item_ids
+    if vectors:
+        asked[f"{vectors}: no vector"] = known
+    table = _keep(table, asked, partial, log)
+    ids = table.item_ids.to_pylist()
+    catalog, errors = _find_catalog(folder, table), None
+    if found is not None:
+        row_of = {item_id: row for row, item_id in enumerate(known)}
+        found = found[[row_of[item_id] for item_id in ids]]
+    elif catalog is not None and (folder / runs.VECTORS).exists():
+        found, errors = _encode(folder, table, catalog)
+    if described is not None:
+        catalog = described.take(described.rows(ids))
     values = intrinsic_metrics(
         table.codes(),
         table.manifest.codebook_sizes,
-        sources.vectors,
-        errors=sources.errors,
-        purchases=bought,
+        found,
+        errors=errors,
+        purchases=_find_purchases(folder, table, purchases, log),
         taxonomy=None if catalog is None else Taxonomy.from_paths(catalog.categories),
     )
     log(format_figures(table, values))
@@ -136,9 +148,13 @@ def make_report(
         pictures=make_pictures(values, len(sizes)),
         tree=tree,
         footer=[
-            ("made by", table.manifest.created_by),
-            ("tokenizer", table.manifest.tokenizer[:12]),
-            ("catalog", table.manifest.catalog[:12]),
+            (name, told)
+            for name, told in (
+                ("made by", table.manifest.created_by),
+                ("tokenizer", table.manifest.tokenizer[:12]),
+                ("catalog", table.manifest.catalog[:12]),
+            )
+            if told
         ],
     )
 
@@ -190,95 +206,64 @@ def _find_catalog(folder: Path, table: SidTable) -> Catalog | None:
     return catalog.take(catalog.rows(ids))
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """What is known of a table's items, in the table's order.
-
-    Attributes:
-      catalog: titles and category paths.
-      vectors: what was, or may have been, tokenized.
-      errors: of the tokenizer's reconstructions, a level; only of its own codes.
-      lacking: what a file was asked for -> rows that it does not have.
-    """
-
-    catalog: Catalog | None = None
-    vectors: NDArray | None = None
-    errors: NDArray | None = None
-    lacking: dict[str, NDArray] = field(default_factory=dict)
+def _read_items(path: Path, log: Log) -> Catalog:
+    catalog, notes = read_items(path)
+    for note in notes:
+        log(f"note: {note}")
+    return catalog
 
 
-def _read_sources(
-    folder: Path, table: SidTable, vectors: str, items: Path | None, log: Log
-) -> _Sources:
-    """Everything at hand; rows of items that a file lacks are filled with any other."""
-    ids = table.item_ids.to_pylist()
-    own = catalog = _find_catalog(folder, table)
-    lacking, found, errors = {}, None, None
-    if items is not None:
-        catalog, notes = read_items(items)
-        for note in notes:
-            log(f"note: {note}")
-        rows, lacking[f"{items}: no item"] = _match(ids, catalog.item_ids)
-        catalog = catalog.take(rows)
-    if vectors:
-        known, found = read_vectors(vectors)
-        rows, lacking[f"{vectors}: no vector"] = _match(ids, known)
-        found = found[rows]
-    elif own is not None and (folder / runs.VECTORS).exists():
-        tokenizer = Tokenizer.load(folder)
-        encoded = tokenizer.encode(own)
-        found = encoded.vectors
-        if tokenizer.digest() == table.manifest.tokenizer:
-            errors = encoded.errors
-    return _Sources(catalog, found, errors, lacking)
+def _encode(
+    folder: Path, table: SidTable, catalog: Catalog
+) -> tuple[NDArray, NDArray | None]:
+    """The items' vectors in a run, and the errors of its codes if they are its own."""
+    tokenizer = Tokenizer.load(folder)
+    encoded = tokenizer.encode(catalog)
+    own = tokenizer.digest() == table.manifest.tokenizer
+    return encoded.vectors, encoded.errors if own else None
 
 
-def _match(ids: Sequence[str], known: Sequence[str]) -> tuple[NDArray, NDArray]:
-    """Row of each id among those known, and which ids are not: they get row 0."""
-    row_of = {item_id: row for row, item_id in enumerate(known)}
-    rows = np.asarray([row_of.get(item_id, -1) for item_id in ids], np.int64)
-    return np.maximum(rows, 0), np.flatnonzero(rows < 0)
-
-
-def _join(
-    table: SidTable, sources: _Sources, partial: bool, log: Log
-) -> tuple[SidTable, _Sources]:
+def _keep(
+    table: SidTable, asked: Mapping[str, Sequence[str]], partial: bool, log: Log
+) -> SidTable:
     """The table of the items that all files have.
 
+    Args:
+      table: of all items.
+      asked: what a file was asked for -> the items that it knows.
+      partial: whether items may be lacking.
+      log: where lines go.
+
     Raises:
-      InputError: a file lacks items, and that was not allowed, or it lacks all.
+      InputError: items are lacking, and that was not allowed, or none is left.
     """
-    ids = table.item_ids
-    absent = np.zeros(len(table), bool)
-    for file, rows in sources.lacking.items():
-        if not len(rows):
+    ids = table.item_ids.to_pylist()
+    kept = np.ones(len(table), bool)
+    for file, known in asked.items():
+        there = set(known)
+        absent = [item_id for item_id in ids if item_id not in there]
+        if not absent:
             continue
-        some = ", ".join(repr(ids[int(row)].as_py()) for row in rows[:5])
         told = (
-            f"{file} for {len(rows):,} of {len(table):,} items of the SID table: {some}"
-            + (" ..." if len(rows) > 5 else "")
+            f"{file} for {len(absent):,} of {len(ids):,} items of the SID table: "
+            + ", ".join(map(repr, absent[:5]))
+            + (" ..." if len(absent) > 5 else "")
         )
-        if not partial or len(rows) == len(table):
-            fix = "" if len(rows) == len(table) else ", or judge the others: --partial"
+        if not partial or len(absent) == len(ids):
+            fix = "" if len(absent) == len(ids) else ", or judge the others: --partial"
             raise InputError(
                 f"{told}; add them to the file (ids are text, as in the table){fix}"
             )
         log(f"note: {told}; left out")
-        absent[rows] = True
-    if not absent.any():
-        return table, sources
-    kept = np.flatnonzero(~absent)
-    if not len(kept):
+        kept &= [item_id in there for item_id in ids]
+    if kept.all():
+        return table
+    if not kept.any():
         raise InputError("no item is in all files; are their ids of one system?")
-    log(f"judged: {len(kept):,} of {len(table):,} items")
-    catalog, vectors, errors = sources.catalog, sources.vectors, sources.errors
-    codes, distances = table.codes()[kept], table.distances[kept]
-    part = SidTable.build(ids.take(kept), codes, distances, table.manifest)
-    return part, _Sources(
-        None if catalog is None else catalog.take(kept),
-        None if vectors is None else vectors[kept],
-        None if errors is None else errors[kept],
-    )
+    log(f"judged: {kept.sum():,} of {len(table):,} items")
+    rows = np.flatnonzero(kept)
+    codes, distances = table.codes()[rows], table.distances[rows]
+    return SidTable.build(table.item_ids.take(rows), codes, distances, table.manifest)
 
 
 def _find_purchases(
