@@ -141,6 +141,7 @@ class Tokenizer:
             cells=tuple(zip(self.cells.names, self.cells.sizes, strict=True))
             if self.cells
             else (),
+            dedup=self.dedup,
         )
         return SidTable.build(catalog.item_ids, codes, encoded.distances, manifest)
 

@@ -25,6 +25,7 @@ from sid_jax.flows.runs import Log
 from sid_jax.flows.tokenizer import read_figures
 from sid_jax.report.page import Report, Similarity, write_report
 from sid_jax.report.tree import ItemTree
+from sid_jax.sids.dedup import drop_dedup_level
 from sid_jax.sids.table import SidTable, read_table
 from sid_jax.typing import NDArray
 
@@ -111,7 +112,8 @@ def report_tokenizer(folder: Path, log: Log) -> None:
     Raises:
       InputError: the run has not come so far.
     """
-    table, values = runs.read_sids(folder / runs.SIDS), read_figures(folder)
+    table = drop_dedup_level(runs.read_sids(folder / runs.SIDS))
+    values = read_figures(folder)
     catalog = _find_catalog(folder, table)
     curves = {"Tokenizer": make_curves(runs.read_rows(folder), "loss")}
     log(format_figures(table, values))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sid_jax.config import TokenizerExperiment, write_config
@@ -83,7 +84,7 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
                 config.task,
                 config.model,
                 cells.sizes if cells else (),
-                TokenizerStart(before.params, before.state) if before else None,
+                _start_of(before),
             ),
             stream,
             config=config.train,
@@ -127,6 +128,13 @@ def read_figures(folder: Path) -> dict[str, float]:
             "`sid train` again"
         )
     return found
+
+
+def _start_of(before: Tokenizer | None) -> TokenizerStart | None:
+    """Its arrays, on the host: the new run may lie on other devices."""
+    if before is None:
+        return None
+    return TokenizerStart(*jax.device_get((before.params, before.state)))
 
 
 def _load_start(config: TokenizerExperiment) -> Tokenizer | None:

@@ -5,9 +5,12 @@ default the index resolves such collisions and this level is left out: it says n
 of what an item is, and it has to be learnt and searched all the same.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from sid_jax.errors import InputError
+from sid_jax.sids.table import SidTable
 from sid_jax.typing import Int, NDArray, Shaped, typed
 
 
@@ -67,6 +70,16 @@ def dedup_size(codes: Int[NDArray, "N M"], spare: int = 0) -> int:
     A decoder's vocabulary is made for this size. `spare` leaves room for new items.
     """
     return int(codes[:, -1].max(initial=-1)) + 1 + spare
+
+
+def drop_dedup_level(table: SidTable) -> SidTable:
+    """The table of the learned levels alone; the table itself if it has no other."""
+    if not table.manifest.dedup:
+        return table
+    sizes = table.manifest.codebook_sizes[:-1]
+    manifest = replace(table.manifest, codebook_sizes=sizes, dedup=False)
+    codes = table.codes()[:, :-1]
+    return SidTable.build(table.item_ids, codes, table.distances, manifest)
 
 
 def _group(codes: NDArray) -> NDArray:

@@ -25,7 +25,7 @@ from sid_jax.typing import Float, Int, NDArray, UInt, typed
 SCHEMA_VERSION = 2
 """Of the files that `write_table` writes; `read_table` reads versions 1 up to it.
 
-Version 2 adds `cells`."""
+Version 2 adds `cells` and `dedup`."""
 
 pc: Any = compute  # its functions are made at import: type checkers see none of them
 _METADATA_KEY = b"sid_jax"
@@ -52,6 +52,7 @@ class Manifest:
     created_by: str = ""
     schema_version: int = SCHEMA_VERSION
     cells: tuple[tuple[str, int], ...] = ()
+    dedup: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,6 +308,7 @@ def _parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:
         created_by=_field(fields, "created_by", str),
         schema_version=version,
         cells=_parse_cells(fields, sizes[0]) if version > 1 else (),
+        dedup=_field(fields, "dedup", bool) if version > 1 else False,
     )
     return manifest, _field(fields, "digest", str)
 

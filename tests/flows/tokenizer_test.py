@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sid_jax.data.cells import Cells
 from sid_jax.data.importer import read_items
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
@@ -96,3 +97,108 @@ def test_the_configuration_is_readable(world):
     plain = json.loads((world.tokenizer / "config.json").read_text())
     assert plain["model"]["class"] == "RQVAEConfig"
     assert plain["train"]["steps"] == 6
+
+
+EVERYTHING = """
+from dataclasses import replace
+from sid_jax.config import *
+
+def get_config():
+    config = TokenizerExperiment(
+        data=DataConfig(name="tiny", data_dir={data!r}),
+        vectors=VectorConfig(columns=("price", "brand_tier", "stock")),
+        model=RQVAEConfig(codebook_sizes=(4, 4, 3)),
+        task=TokenizerTaskConfig(
+            taxonomy=TaxonomyTerm(weight=0.1),
+            cooccurrence=CooccurrenceTerm(weight=0.1),
+        ),
+        cells=CellConfig(columns=("brand_tier",), min_items=1),
+        holdout=0.2,
+        dedup=True,
+    )
+    return replace(smoke(config), mesh=MeshConfig(data=1))
+"""
+
+
+def test_cells_terms_holdout_and_dedup_together(world, tmp_path, capsys):
+    file, run = tmp_path / "all.py", tmp_path / "run"
+    file.write_text(EVERYTHING.format(data=str(world.data)))
+    assert world.run("train", file, "--workdir", run) == 0
+    catalog, table = runs.read_catalog(run), read_table(run / "sids.parquet")
+    codes = table.codes()
+    # The first code implies the brand tier, in the manifest as in the cells' file.
+    cells = Cells.load(run / "cells.json")
+    assert table.manifest.cells == tuple(zip(cells.names, cells.sizes, strict=True))
+    for tier in ("Private", "National"):
+        allowed = cells.allow({"brand_tier": tier})
+        own = [each == tier for each in catalog.column("brand_tier")]
+        assert allowed.exact
+        np.testing.assert_array_equal(allowed.codes[codes[:, 0]], own)
+    # The last level tells all items apart.
+    assert codes.shape == (60, 4) and len(np.unique(codes, axis=0)) == 60
+    figures = read_figures(run)
+    assert figures["train/items"] == 48 and figures["heldout/items"] == 12
+    assert {"heldout/fvu", "heldout/unique", "train/ami_d1@1"} <= set(figures)
+    last = [row for row in world.values(run) if "taxonomy" in row][-1]
+    assert last["taxonomy"] > 0 and last["cooccurrence"] > 0
+    assert "heldout" in capsys.readouterr().out
+    # New items go after the old ones of their SID.
+    new = [{**each, "item_id": f"n{each['item_id']}"} for each in world.make_items()]
+    items, out = world.write_items(tmp_path / "n.jsonl", new), tmp_path / "o.parquet"
+    words = ("--tokenizer", run, "--items", items, "--out", out)
+    assert world.run("encode", *words, "--extend", run / "sids.parquet") == 0
+    grown = read_table(out)
+    np.testing.assert_array_equal(grown.codes()[:60], codes)
+    np.testing.assert_array_equal(grown.codes()[60:, :3], codes[:, :3])
+    assert len(np.unique(grown.codes(), axis=0)) == 120
+    # And the run, run again, has nothing to do.
+    before = (run / "sids.parquet").read_bytes()
+    assert world.run("train", file, "--workdir", run) == 0
+    assert (run / "sids.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("slack", [0.0, 1e9])
+def test_a_warm_start_keeps_sids_as_far_as_it_may(world, tmp_path, slack):
+    run = tmp_path / "run"
+    words = ("--start.run", world.tokenizer, "--start.slack", slack)
+    words += ("--task.anchor", 1.0, "--task.frozen", 1, "--optimizer.learning-rate")
+    assert world.train("tokenizer", run, *words, 1e-3) == 0
+    old, new = (
+        read_table(world.tokenizer / "sids.parquet"),
+        read_table(run / "sids.parquet"),
+    )
+    before, after = Tokenizer.load(world.tokenizer), Tokenizer.load(run)
+    np.testing.assert_array_equal(before.state.vectors[0], after.state.vectors[0])
+    assert np.abs(before.state.vectors[1] - after.state.vectors[1]).max() > 0
+    if slack:
+        np.testing.assert_array_equal(new.codes(), old.codes())
+    assert old.manifest.tokenizer != new.manifest.tokenizer
+    codes = new.codes()
+    latents = after.latents(runs.read_catalog(run))
+    total = np.asarray(after.state.vectors)[np.arange(3), codes].sum(axis=1)
+    left = np.square(latents - total).sum(axis=1)
+    np.testing.assert_allclose(new.distances, left, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--start.run", "nowhere"], "nowhere is no run folder"),
+        (["--task.anchor", "1"], "start.run"),
+        (["--holdout", "1"], "holdout=1"),
+        (["--holdout", "0.999"], "both must be some"),
+        (["--cells.columns", "colour"], "colour"),
+        (["--task.cooccurrence.weight", "1", "--pairs.min-support", "99"], "min_supp"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(world, tmp_path, capsys, words, message):
+    assert world.train("tokenizer", tmp_path / "run", *words) == 2
+    err = capsys.readouterr().err
+    assert message in err and "Traceback" not in err
+    assert not (tmp_path / "run" / "sids.parquet").exists()
+
+
+def test_a_start_of_other_vectors_is_refused(world, tmp_path, capsys):
+    words = ("--start.run", world.tokenizer, "--vectors.dim", 5)
+    assert world.train("tokenizer", tmp_path / "run", *words) == 2
+    assert "has vectors=" in capsys.readouterr().err

@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
-from sid_jax.sids.dedup import add_dedup_level, dedup_size, extend_dedup
+from sid_jax.sids.dedup import (
+    add_dedup_level,
+    dedup_size,
+    extend_dedup,
+)
+from sid_jax.sids.table import Manifest, SidTable
 
 rows = st.tuples(st.integers(0, 2), st.integers(0, 1))
 
@@ -58,3 +63,14 @@ def test_new_items_have_a_priority_among_themselves():
 def test_refuses_other_levels():
     with pytest.raises(InputError, match="new SIDs of 2 levels after old ones of 2"):
         extend_dedup(np.zeros((1, 2), int), np.zeros((1, 2), int))
+
+
+def test_the_learned_levels_of_a_table():
+    codes = np.asarray([[0, 1], [0, 1], [1, 0]])
+    whole = add_dedup_level(codes)
+    manifest = Manifest(codebook_sizes=(2, 2, 2), dedup=True)
+    table = SidTable.build(["a", "b", "c"], whole, None, manifest)
+    learned = drop_dedup_level(table)
+    np.testing.assert_array_equal(learned.codes(), codes)
+    assert learned.manifest.codebook_sizes == (2, 2) and len(learned.sids) == 2
+    assert drop_dedup_level(learned) is learned
