@@ -71,7 +71,6 @@ def get_variants() -> dict[str, TokenizerExperiment]:
             ),
         }
     base = replace(rqvae(GROWING), task=variants["growing-taxonomy"].task)
-    model = base.model
     narrow = RQVAEConfig(codebook_sizes=GROWING)  # TIGER's encoder, without the axes
     terms = {
         "lambda_0.03": replace(TAXONOMY, weight=0.03),
@@ -88,8 +87,7 @@ def get_variants() -> dict[str, TokenizerExperiment]:
     pairs = PairConfig(window=2, min_support=5)
     for name, task in options.items():
         variants[f"growing-{name}"] = replace(base, task=task, pairs=pairs)
-    variants["growing-rotation"] = replace(
-        base, model=RQVAEConfig(**vars(model) | {"gradient": "rotation"})
-    )
+    turned = replace(rqvae(GROWING).model, gradient="rotation")
+    variants["growing-rotation"] = replace(base, model=turned)
     variants["growing-narrow"] = replace(base, model=narrow)
     return variants

@@ -37,7 +37,8 @@ from sid_jax.evals.audit import (
     rank_suspects,
 )
 from sid_jax.evals.flips import KINDS, plant_flips, score_audit
-from sid_jax.models.quantizer import fit_codebooks, quantize
+from sid_jax.models.kmeans import fit_codebooks
+from sid_jax.models.quantizer import quantize
 
 
 def measure(

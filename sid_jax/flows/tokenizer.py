@@ -1,5 +1,6 @@
 """A tokenizer's run: catalog -> vectors -> codebooks -> SID table."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,15 @@ def _load_start(config: TokenizerExperiment) -> Tokenizer | None:
     before = runs.open_finished(folder, TokenizerExperiment)
     for name in ("vectors", "model", "cells"):
         was, now = getattr(before, name), getattr(config, name)
+        if name == "vectors" and was.file and now.file:
+            was = dataclasses.replace(was, file=now.file)  # it may have moved, or grown
         if was != now:
             raise InputError(
                 f"start.run {folder} has {name}={was}, and this run {now}: SIDs can "
                 "only stay where vectors and codebooks mean the same; give both the "
                 "same settings"
             )
-    return Tokenizer.load(folder)
+    return Tokenizer.load(folder, config.vectors.file)
 
 
 def _fit_recipe(

@@ -94,7 +94,7 @@ class TokenizerTask:
         levels = [jnp.zeros((size, width)) for size in sizes]
         codebooks = make_codebooks(levels, self.blocks)
         cells = jnp.zeros(shape[0], jnp.int32) if self.blocks else None
-        variables = module.init(key, jnp.zeros(shape), codebooks, cells)
+        variables: Any = module.init(key, jnp.zeros(shape), codebooks, cells)
         params = dict(variables.get("params", {}))
         if self._learns_codebooks:
             params[_CODEBOOKS] = codebooks.vectors
@@ -312,7 +312,9 @@ class TokenizerTask:
         codebooks = replace(start.codebooks, updates=jnp.zeros((), jnp.int32))
         return start.params, codebooks
 
-    def _apply(self, params: PyTree, *args: Any, method: Any = None, **kwargs: Any):
+    def _apply(
+        self, params: PyTree, *args: Any, method: Any = None, **kwargs: Any
+    ) -> Any:
         plain = {key: value for key, value in params.items() if key != _CODEBOOKS}
         module = build_tokenizer(self.model, self._features(plain, args[0]))
         return module.apply({"params": plain}, *args, method=method, **kwargs)

@@ -7,6 +7,7 @@ from sid_jax.errors import InputError
 from sid_jax.sids.dedup import (
     add_dedup_level,
     dedup_size,
+    drop_dedup_level,
     extend_dedup,
 )
 from sid_jax.sids.table import Manifest, SidTable
