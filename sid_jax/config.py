@@ -15,6 +15,7 @@ from beartype.door import is_bearable
 
 from sid_jax.data.cells import CellConfig
 from sid_jax.data.datasets import DataConfig
+from sid_jax.data.neighbourhood import NeighbourhoodConfig
 from sid_jax.data.pairs import PairConfig
 from sid_jax.data.pipeline import PromptConfig
 from sid_jax.data.sampler import SamplerConfig
@@ -190,7 +191,11 @@ def smoke(config: Experiment) -> Experiment:
     changes["pairs"] = dataclasses.replace(
         config.pairs, batch_pairs=8, min_support=1, min_pmi=-10.0
     )
-    changes["vectors"] = dataclasses.replace(config.vectors, dim=8, num_hashes=2**10)
+    near = config.vectors.neighbours
+    near = dataclasses.replace(near, k=min(near.k, 3), blocks=((2, 1.0),))
+    changes["vectors"] = dataclasses.replace(
+        config.vectors, dim=8, num_hashes=2**10, neighbours=near
+    )
     return dataclasses.replace(config, **changes)
 
 
@@ -339,6 +344,7 @@ __all__ = [
     "DecoderConfig",
     "Experiment",
     "MeshConfig",
+    "NeighbourhoodConfig",
     "OptimizerConfig",
     "PairConfig",
     "PromptConfig",

@@ -6,6 +6,7 @@ import pytest
 from sid_jax.config import (
     DecoderConfig,
     MeshConfig,
+    NeighbourhoodConfig,
     OptimizerConfig,
     PromptConfig,
     ResidualKMeansConfig,
@@ -28,7 +29,11 @@ from sid_jax.errors import InputError
 EXPERIMENTS = [
     TokenizerExperiment(),
     TokenizerExperiment(
-        vectors=VectorConfig(columns=("price", "size"), word_ngrams=(1, 3)),
+        vectors=VectorConfig(
+            columns=("price", "size"),
+            word_ngrams=(1, 3),
+            neighbours=NeighbourhoodConfig(k=9, blocks=((2, 1), (7, 0.5)), cut=0.5),
+        ),
         model=ResidualKMeansConfig(codebook_sizes=(7, 5)),
         task=TokenizerTaskConfig(decay=0.5, start_rows=9),
         mesh=MeshConfig(data=16, model=16, rules="fsdp_tensor"),
@@ -145,6 +150,9 @@ def test_smoke_shrinks_any_experiment_and_keeps_its_kind(config):
         assert len(sizes) == len(config.model.codebook_sizes) and max(sizes) <= 4
         assert small.task.start_rows >= max(sizes)
         assert small.vectors.columns == config.vectors.columns
+        near = small.vectors.neighbours
+        assert near.cut == config.vectors.neighbours.cut and near.width <= 2
+        assert bool(near.k) == bool(config.vectors.neighbours.k)
     assert smoke(small) == small
 
 

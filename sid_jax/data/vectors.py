@@ -5,7 +5,8 @@ counts as one word), weighted (1 + ln c) * (1 + ln((1 + T) / (1 + T_f))) for T d
 texts of which T_f hold feature f, each of the two blocks to unit length, then projected
 on the first right singular vectors of the distinct texts (latent semantic analysis,
 Deerwester et al. 1990). Columns: one-hot, or quantile bins. Or a file of vectors. The
-result is centred and of total variance 1 over the items of the fit.
+result is centred and of total variance 1 over the items of the fit. Coordinates among
+the neighbours may stand beside it, as last columns (`data.neighbourhood`).
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from sid_jax.data.catalog import Catalog
+from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates, fit_coordinates
 from sid_jax.data.ngrams import Text, count_ngrams, distinct_texts
 from sid_jax.data.vector_files import UNREADABLE, look_up
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.typing import Float, NDArray, typed
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1 had no neighbours
 _CHUNK = 1 << 14  # distinct texts whose n-grams are held at once
 _POWER_ITERATIONS = 3  # of the randomized SVD
 _NO_VARIANCE = 1e-9  # what rounding leaves between equal texts
@@ -41,7 +43,7 @@ class VectorConfig:
 
     Attributes:
       file: vectors brought in a file (`.npy`, `.npz` or `.parquet`, as `read_vectors`
-        has it); everything below is then unused.
+        has it); everything below but `neighbours` is then unused.
       text: columns read as text.
       word_ngrams: shortest and longest run of words.
       char_ngrams: shortest and longest run of characters within a word.
@@ -52,6 +54,7 @@ class VectorConfig:
         others share one. A missing value has its own.
       num_bins: quantile bins of a column of numbers.
       column_weight: share of the total variance that the columns carry, in equal parts.
+      neighbours: coordinates among the neighbours, beside the vectors; off by default.
       seed: of the SVD.
     """
 
@@ -65,6 +68,7 @@ class VectorConfig:
     max_values: int = 64
     num_bins: int = 16
     column_weight: float = 0.5
+    neighbours: NeighbourhoodConfig = field(default_factory=NeighbourhoodConfig)
     seed: int = 0
 
     def __post_init__(self):
@@ -94,7 +98,8 @@ class ItemVectors:
       arrays: `{block}_features`, `_idf`, `_components` for the blocks `words` and
         `chars` (features = the hash buckets seen in the fit; others count nothing) and
         `text_mean`; `column{i}_table`, a row for each value of column i, and
-        `column{i}_edges` if it is of numbers; or `file_mean` and `file_scale`.
+        `column{i}_edges` if it is of numbers; or `file_mean` and `file_scale`; beside
+        these, those of `fit_coordinates`.
       values: of each column, the values of the first rows of its table; none for
         numbers.
     """
@@ -127,7 +132,24 @@ class ItemVectors:
                 spreads.append(spread)
                 values = (*values, found)
             arrays = _share_variance(config, arrays, spreads)
+        recipe = cls(config, arrays, values)
+        if not config.neighbours.k:
+            return recipe
+        vectors, near = recipe.encode_plain(catalog), config.neighbours
+        arrays |= fit_coordinates(near, vectors, catalog.categories)
         return cls(config, arrays, values)
+
+    @property
+    def plain(self) -> int:
+        """Leading columns that are the vectors themselves: what is to be judged."""
+        means = (self.arrays.get(name, ()) for name in ("file_mean", "text_mean"))
+        tables = (self.arrays[name] for name in self.arrays if name.endswith("_table"))
+        return sum(map(len, means)) + sum(table.shape[1] for table in tables)
+
+    @property
+    def width(self) -> int:
+        """All columns D: the plain ones, then the coordinates among the neighbours."""
+        return self.plain + self.config.neighbours.width
 
     @typed
     def encode(self, catalog: Catalog) -> Float[NDArray, "N D"]:
@@ -136,6 +158,13 @@ class ItemVectors:
         Raises:
           InputError: the catalog lacks a column, or the file lacks an item.
         """
+        vectors, near = self.encode_plain(catalog), self.config.neighbours
+        found = [coordinates(near, self.arrays, vectors)] if near.k else []
+        return np.concatenate([vectors, *found], axis=1)
+
+    @typed
+    def encode_plain(self, catalog: Catalog) -> Float[NDArray, "N D"]:
+        """`encode` without coordinates among neighbours."""
         arrays = self.arrays
         if self.config.file:
             found = look_up(self.config.file, catalog.item_ids)
@@ -184,12 +213,13 @@ class ItemVectors:
         folder = Path(folder)
         try:
             recipe = json.loads((folder / "recipe.json").read_text())
-            if recipe["schema_version"] != _SCHEMA_VERSION:
+            if recipe["schema_version"] not in (1, _SCHEMA_VERSION):
                 raise ValueError(f"schema version {recipe['schema_version']}")
             fields: dict[str, Any] = recipe["config"]
+            near = NeighbourhoodConfig.from_plain(fields.pop("neighbours", {}))
             for name, value in fields.items():
                 fields[name] = tuple(value) if isinstance(value, list) else value
-            config = VectorConfig(**fields)
+            config = VectorConfig(**fields, neighbours=near)
             # Opened here, since np.load leaves a damaged archive open.
             with (folder / "arrays.npz").open("rb") as stored:
                 arrays = dict(np.load(stored, allow_pickle=False))

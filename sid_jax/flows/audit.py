@@ -158,6 +158,12 @@ def find_leaks(config: Experiment) -> list[str]:
             "the vectors hold the category path (vectors.text has categories), so the "
             f"label audits itself and wrong ones look right; {_CURE}"
         )
+    if config.vectors.neighbours.k and config.vectors.neighbours.cut:
+        lines.append(
+            "the neighbours' graph was cut across top categories (vectors.neighbours."
+            f"cut {config.vectors.neighbours.cut:g}), which the codes repeat; train "
+            "a tokenizer for audits with a cut of 0"
+        )
     taxonomy: Any = getattr(config.task, "taxonomy", None)
     weight = taxonomy if isinstance(taxonomy, (int, float)) else None
     weight = getattr(taxonomy, "weight", weight)
@@ -218,7 +224,7 @@ def _find_vectors(
     if vectors:
         return look_up(vectors, ids)
     if items is None and (folder / runs.VECTORS).exists():
-        return ItemVectors.load(folder / runs.VECTORS).encode(catalog)
+        return ItemVectors.load(folder / runs.VECTORS).encode_plain(catalog)
     return None
 
 

@@ -30,11 +30,12 @@ class Encoded:
     """Items as a tokenizer sees them.
 
     Attributes:
-      vectors: the items' vectors.
+      vectors: the items' vectors; where the recipe adds coordinates among neighbours
+        (`data.neighbourhood`), the plain columns alone, since these are to be judged.
       codes: their SIDs.
       distances: squared distance left in the latent after the last level.
-      errors: squared error of the vectors' reconstructions from the first 1, 2, .. L
-        levels.
+      errors: squared error of the reconstructions of `vectors` from the first 1, 2, ..
+        L levels.
     """
 
     vectors: Float[NDArray, "N D"]
@@ -85,7 +86,7 @@ class Tokenizer:
         cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
         blocks = cells.sizes if cells else ()
         task = TokenizerTask(config.task, config.model, blocks)
-        batch = {"vectors": jax.ShapeDtypeStruct((1, _width(recipe)), np.float32)}
+        batch = {"vectors": jax.ShapeDtypeStruct((1, recipe.width), np.float32)}
         params, state = load_params(task, batch, folder)
         return cls(task, params, state, recipe, cells, config.dedup)
 
@@ -103,8 +104,9 @@ class Tokenizer:
             that have none.
           slack: how much that is (`sticky.keep_codes`).
         """
-        vectors = self.recipe.encode(catalog)
-        inputs = [vectors, self.cells.of(catalog) if self.cells else None, old]
+        inputs = self.recipe.encode(catalog)
+        vectors = inputs[:, : self.recipe.plain]
+        inputs = [inputs, self.cells.of(catalog) if self.cells else None, old]
         outputs = []
         for start in range(0, len(vectors), _BLOCK):
             block = [
@@ -114,6 +116,7 @@ class Tokenizer:
             found = self._tokenize(self.params, self.state, *block, slack)
             count = len(vectors[start : start + _BLOCK])
             codes, distances, decoded = (np.asarray(each)[:count] for each in found)
+            decoded = decoded[..., : self.recipe.plain]
             errors = squared_errors(vectors[start : start + _BLOCK], decoded)
             outputs.append((codes, distances, errors))
         return Encoded(vectors, *map(np.concatenate, zip(*outputs, strict=True)))
@@ -173,10 +176,3 @@ class Tokenizer:
 def _pad(rows: NDArray) -> NDArray:
     short = _BLOCK - len(rows)
     return np.pad(rows, ((0, short), *((0, 0),) * (rows.ndim - 1)))
-
-
-def _width(recipe: ItemVectors) -> int:
-    arrays = recipe.arrays
-    means = (arrays[name] for name in ("file_mean", "text_mean") if name in arrays)
-    tables = (array for name, array in arrays.items() if name.endswith("_table"))
-    return sum(map(len, means)) + sum(table.shape[1] for table in tables)

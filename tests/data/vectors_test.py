@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data.catalog import Catalog
+from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates
 from sid_jax.data.vectors import ItemVectors, VectorConfig
 from sid_jax.errors import InputError
 
@@ -48,6 +49,7 @@ CONFIGS = [
     VectorConfig(text=("maker", "title"), dim=500, char_ngrams=(1, 1)),
     dataclasses.replace(CONFIG, column_weight=0.1),
 ]
+NEAR = NeighbourhoodConfig(k=4, blocks=((2, 2.0), (5, 0.5)), cut=0.5)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -72,13 +74,16 @@ def test_columns_carry_their_share_in_equal_parts(weight):
         assert _variance(part) == pytest.approx(weight / len(COLUMNS), abs=1e-4)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    "config", [*CONFIGS, dataclasses.replace(CONFIG, neighbours=NEAR)]
+)
 def test_saved_loaded_and_encoded_again_is_equal_to_the_bit(config, tmp_path):
     catalog, new = _catalog(), _catalog(40, seed=9, start=100)
     fitted = ItemVectors.fit(config, catalog)
     fitted.save(tmp_path / "vectors")
     loaded = ItemVectors.load(tmp_path / "vectors")
     assert loaded.config == config
+    assert fitted.encode(new).shape == (40, loaded.width)
     assert (loaded.encode(catalog) == fitted.encode(catalog)).all()
     assert (loaded.encode(new) == fitted.encode(new)).all()
     assert [p.name for p in tmp_path.iterdir()] == ["vectors"]
@@ -88,9 +93,37 @@ def test_saved_loaded_and_encoded_again_is_equal_to_the_bit(config, tmp_path):
 @given(st.lists(st.integers(0, 59), unique=True, max_size=20))
 def test_a_vector_depends_on_its_item_alone(rows):
     catalog = _catalog()
-    fitted = ItemVectors.fit(CONFIG, catalog)
+    fitted = ItemVectors.fit(dataclasses.replace(CONFIG, neighbours=NEAR), catalog)
     whole = fitted.encode(catalog)
     assert (fitted.encode(catalog.take(rows)) == whole[rows]).all()
+
+
+def test_coordinates_stand_behind_the_plain_columns():
+    catalog, new = _catalog(), _catalog(9, seed=9, start=100)
+    plain = ItemVectors.fit(CONFIG, catalog)
+    config = dataclasses.replace(CONFIG, neighbours=NEAR)
+    fitted = ItemVectors.fit(config, catalog)
+    assert (plain.plain, plain.width) == (fitted.plain, fitted.plain)
+    assert fitted.width == fitted.plain + NEAR.width
+    for items in (catalog, new):
+        vectors = fitted.encode(items)
+        wanted = plain.encode(items)
+        np.testing.assert_array_equal(vectors[:, : fitted.plain], wanted)
+        np.testing.assert_array_equal(wanted, fitted.encode_plain(items))
+        found = coordinates(NEAR, fitted.arrays, wanted)
+        np.testing.assert_array_equal(vectors[:, fitted.plain :], found)
+
+
+def test_a_recipe_of_the_first_schema_is_read(tmp_path):
+    fitted = ItemVectors.fit(CONFIG, _catalog())
+    fitted.save(tmp_path / "vectors")
+    path = tmp_path / "vectors" / "recipe.json"
+    recipe = json.loads(path.read_text()) | {"schema_version": 1}
+    del recipe["config"]["neighbours"]
+    path.write_text(json.dumps(recipe))
+    loaded = ItemVectors.load(tmp_path / "vectors")
+    assert loaded.config == CONFIG
+    assert (loaded.encode(_catalog(5)) == fitted.encode(_catalog(5))).all()
 
 
 def test_a_copy_of_an_item_changes_neither_idf_nor_components():

@@ -7,7 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from sid_jax.config import RetrieverExperiment, TokenizerExperiment, VectorConfig
+from sid_jax.config import (
+    NeighbourhoodConfig,
+    RetrieverExperiment,
+    TokenizerExperiment,
+    VectorConfig,
+)
 from sid_jax.flows.audit import COLUMNS, audit_catalog, escape_cell, find_leaks
 
 
@@ -99,6 +104,9 @@ def test_leaks_are_told_by_what_the_vectors_and_the_task_saw():
     assert find_leaks(plain) == []
     assert "category path" in find_leaks(TokenizerExperiment())[0]
     assert "a file" in find_leaks(replace(plain, vectors=VectorConfig(file="v.npz")))[0]
+    near = NeighbourhoodConfig(k=5, cut=0.5)
+    cut = replace(plain, vectors=replace(plain.vectors, neighbours=near))
+    assert "cut 0.5" in find_leaks(cut)[0]
     assert "retriever" in find_leaks(RetrieverExperiment())[0]
     for taught in (0.01, SimpleNamespace(weight=0.01)):
         task = SimpleNamespace(taxonomy=taught)
