@@ -12,18 +12,17 @@ the neighbours may stand beside it, as last columns (`data.neighbourhood`).
 import dataclasses
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from sid_jax.data.catalog import Catalog
+from sid_jax.data.columns import column_codes, fit_column
 from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates, fit_coordinates
 from sid_jax.data.ngrams import Text, count_ngrams, distinct_texts
 from sid_jax.data.vector_files import UNREADABLE, look_up
@@ -125,7 +124,9 @@ class ItemVectors:
             arrays, spread = _fit_text(config, catalog) if config.text else ({}, 0.0)
             spreads, values = [spread], ()
             for i, name in enumerate(config.columns):
-                table, edges, found, spread = _fit_column(config, catalog, name)
+                table, edges, found, spread = fit_column(
+                    catalog, name, config.max_values, config.num_bins
+                )
                 arrays[f"column{i}_table"] = table
                 if edges is not None:
                     arrays[f"column{i}_edges"] = edges
@@ -150,6 +151,16 @@ class ItemVectors:
     def width(self) -> int:
         """All columns D: the plain ones, then the coordinates among the neighbours."""
         return self.plain + self.config.neighbours.width
+
+    @property
+    def centre(self) -> Float[NDArray, " D"] | float:
+        """What centring took from a file's vectors, in their scale; else 0.
+
+        Its vectors mean something as they are: cosines are judged with this put back.
+        """
+        if not self.config.file:
+            return 0.0
+        return (self.arrays["file_mean"] * self.arrays["file_scale"]).astype(np.float32)
 
     @typed
     def encode(self, catalog: Catalog) -> Float[NDArray, "N D"]:
@@ -181,7 +192,7 @@ class ItemVectors:
             parts.append(_project(self.config, arrays, texts)[text_of])
         for i, name in enumerate(self.config.columns):
             edges = arrays.get(f"column{i}_edges")
-            codes = _column_codes(catalog, name, self.values[i], edges)
+            codes = column_codes(catalog, name, self.values[i], edges)
             parts.append(arrays[f"column{i}_table"][codes])
         return np.concatenate(parts, axis=1)
 
@@ -274,33 +285,6 @@ def _fit_text(
     return (arrays, spread) if spread > _NO_VARIANCE else ({}, 0.0)
 
 
-def _fit_column(
-    config: VectorConfig, catalog: Catalog, name: str
-) -> tuple[NDArray, NDArray | None, tuple[str, ...], float]:
-    """A column's table before scaling, bin edges, values, and variance."""
-    present = [v for v in catalog.column(name) if v is not None]
-    edges, values = None, ()
-    if _is_number(catalog, name):
-        inner = np.linspace(0, 1, config.num_bins + 1)[1:-1]
-        edges = np.unique(np.quantile(present, inner)) if present else np.zeros(0)
-        # Bin b is b ones, then zeros: squared distance is the number of bins between.
-        bins = np.tri(len(edges) + 1, len(edges), -1)
-    else:
-        counts = Counter(map(str, present))
-        values = sorted(counts, key=lambda value: (-counts[value], value))
-        values = tuple(values[: config.max_values])
-        bins = np.eye(len(values) + 1)
-    codes = _column_codes(catalog, name, values, edges)
-    weights = np.bincount(codes, minlength=len(bins) + 1) / len(codes)
-    known = weights[:-1].sum()
-    # A missing value stands in the middle of the others, and on an axis of its own.
-    middle = weights[:-1] @ bins / known if known else np.zeros(bins.shape[1])
-    table = np.zeros((len(bins) + 1, bins.shape[1] + 1))
-    table[:-1, :-1], table[-1, :-1], table[-1, -1] = bins, middle, 1
-    table -= weights @ table
-    return table, edges, values, float(weights @ np.square(table).sum(axis=1))
-
-
 def _share_variance(
     config: VectorConfig,
     arrays: dict[str, NDArray],
@@ -374,27 +358,3 @@ def _project(
         )
     width = len(arrays["text_mean"])
     return np.concatenate([np.zeros((0, width), np.float32), *chunks])
-
-
-def _is_number(catalog: Catalog, name: str) -> bool:
-    kind = catalog.table.schema.field(name).type
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def _column_codes(
-    catalog: Catalog, name: str, values: tuple[str, ...], edges: NDArray | None
-) -> NDArray:
-    """The row of each item in a column's table; the last is for a missing value."""
-    column = catalog.column(name)
-    missing = np.asarray([v is None for v in column], bool)
-    if edges is None:
-        places = {value: place for place, value in enumerate(values)}
-        found = [places.get(str(v), len(values)) for v in column]
-        return np.where(missing, len(values) + 1, np.asarray(found, np.int64))
-    if not (_is_number(catalog, name) or missing.all()):
-        raise InputError(
-            f"column {name!r} holds text, but numbers when the recipe was fitted; "
-            "write it as numbers, or fit the recipe again"
-        )
-    numbers = np.asarray([0.0 if v is None else v for v in column], np.float64)
-    return np.where(missing, len(edges) + 1, np.searchsorted(edges, numbers))

@@ -32,6 +32,7 @@ class Encoded:
     Attributes:
       vectors: the items' vectors; where the recipe adds coordinates among neighbours
         (`data.neighbourhood`), the plain columns alone, since these are to be judged.
+        Those of a file stand as they were brought, but for their scale.
       codes: their SIDs.
       distances: squared distance left in the latent after the last level.
       errors: squared error of the reconstructions of `vectors` from the first 1, 2, ..
@@ -119,7 +120,8 @@ class Tokenizer:
             decoded = decoded[..., : self.recipe.plain]
             errors = squared_errors(vectors[start : start + _BLOCK], decoded)
             outputs.append((codes, distances, errors))
-        return Encoded(vectors, *map(np.concatenate, zip(*outputs, strict=True)))
+        seen = vectors + self.recipe.centre
+        return Encoded(seen, *map(np.concatenate, zip(*outputs, strict=True)))
 
     def latents(self, catalog: Catalog) -> Float[NDArray, "N D"]:
         """What the codebooks quantize."""
