@@ -18,10 +18,11 @@ from sid_jax.data.vector_files import write_vectors
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.flows.runs import Log
-from sid_jax.models.text import TextEncoder, load_encoder
+from sid_jax.models.text import BATCH_TOKENS, TextEncoder, load_encoder
 from sid_jax.train.sharding import MeshConfig, batch_sharding, make_mesh
 from sid_jax.typing import Float, NDArray
 
+_ACCELERATOR_TOKENS = 1 << 16  # a batch; a CPU has the encoder's own default
 _PART = 1 << 12  # distinct texts that an interruption may cost
 
 
@@ -103,6 +104,9 @@ def _encode(
     sharding = (
         batch_sharding(make_mesh(MeshConfig())) if jax.device_count() > 1 else None
     )
+    batch_tokens = BATCH_TOKENS
+    if jax.default_backend() != "cpu":
+        batch_tokens = _ACCELERATOR_TOKENS * jax.device_count()
     unique = list(dict.fromkeys(texts))
     found, digest = [], model.digest()
     parts.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,10 @@ def _encode(
         if vectors is None:
             done = f"part {start // _PART + 1} of {-(-len(unique) // _PART)}: "
             vectors = model.encode(
-                chunk, sharding=sharding, log=lambda line, done=done: log(done + line)
+                chunk,
+                batch_tokens=batch_tokens,
+                sharding=sharding,
+                log=lambda line, done=done: log(done + line),
             )
             with replacing(path) as temporary:
                 np.save(temporary, vectors)

@@ -26,7 +26,9 @@ from sid_jax.typing import Array, Float, Int, NDArray, PyTree, typed
 WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 """Widths in tokens that texts are padded to, up to the model's own longest."""
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 1024
+"""What fits a CPU's caches; an accelerator wants many more, such as 65,536."""
+
 _CHUNK = 1 << 14  # texts whose tokens are held as Python objects
 _SECONDS = 10  # between lines of progress
 
