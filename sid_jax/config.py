@@ -43,7 +43,8 @@ class WarmStartConfig:
       run: its run folder; none if empty. Its item-vector recipe is used, so that
         vectors mean the same.
       slack: an item of its SID table keeps its SID, or the longest prefix of it, while
-        the squared distance is at most (1 + slack) times the least; 0 keeps ties.
+        the squared distance is at most (1 + slack) times the least, in training and
+        after it; 0 keeps ties.
     """
 
     run: str = ""

@@ -60,17 +60,19 @@ def measure(
     ways: dict[str, tuple[Tokenizer, NDArray | None]] = {
         "frozen": (Tokenizer.load(folder / "old", file), None)
     }
-    slow = replace(new.optimizer, learning_rate=1e-4)
-    for name, anchor, slack, frozen in (
-        ("warm", 0.0, 0.0, 0),
-        ("warm, anchor 1, slack .05", 1.0, 0.05, 0),
-        ("warm, anchor 1, slack .2", 1.0, 0.2, 0),
-        ("warm, anchor 1, slack .2, 2 frozen", 1.0, 0.2, 2),
+    for name, rate, anchor, slack, frozen in (
+        ("warm 1e-4", 1e-4, 0.0, 0.0, 0),
+        ("warm 1e-4, slack .2", 1e-4, 0.0, 0.2, 0),
+        ("warm 1e-3, slack .2", 1e-3, 0.0, 0.2, 0),
+        ("warm 1e-3, slack .5", 1e-3, 0.0, 0.5, 0),
+        ("warm 1e-3, slack .5, anchor 1", 1e-3, 1.0, 0.5, 0),
+        ("warm 1e-3, slack .5, 2 frozen", 1e-3, 0.0, 0.5, 2),
     ):
         task = replace(new.task, anchor=anchor, frozen=frozen, restart_steps=200)
         start = WarmStartConfig(run=str(folder / "old"), slack=slack)
         steps = replace(new.train, steps=max(new.train.steps // 3, 1))
-        warm = replace(new, task=task, start=start, optimizer=slow, train=steps)
+        optimizer = replace(new.optimizer, learning_rate=rate)
+        warm = replace(new, task=task, start=start, optimizer=optimizer, train=steps)
         run = folder / name.replace(" ", "_").replace(",", "")
         table = train_tokenizer(warm, run, log)
         ways[name] = (Tokenizer.load(run), table.codes())

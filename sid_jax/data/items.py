@@ -29,12 +29,14 @@ class ItemArrays:
       cells: the cell of each item, where first codes come in blocks.
       paths: ancestors of each item, as `sampler.category_paths` has them.
       anchor: latents of the tokenizer that training starts from.
+      old: SIDs that it gave; -1 for items without one.
     """
 
     vectors: Float[NDArray, "N D"]
     cells: Int[NDArray, " N"] | None = None
     paths: Int[NDArray, "N depth"] | None = None
     anchor: Float[NDArray, "N D_latent"] | None = None
+    old: Int[NDArray, "N L"] | None = None
 
     def take(self, rows: Int[NDArray, " b"], *names: str) -> dict[str, NDArray]:
         """These arrays of these items, so far as they are known."""
@@ -80,7 +82,7 @@ def item_stream(
     def stream(step: int) -> dict[str, Any]:
         # Grain's type allows for elements filtered out, of which there are none.
         rows: Any = batches[step * num_processes + process]
-        batch: dict[str, Any] = items.take(rows, "vectors", "cells", "anchor")
+        batch: dict[str, Any] = items.take(rows, "vectors", "cells", "anchor", "old")
         if related is not None:
             batch["taxonomy"] = items.take(related(step), "vectors", "cells", "paths")
         elif items.paths is not None:

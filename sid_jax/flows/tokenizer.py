@@ -85,7 +85,7 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
                 config.task,
                 config.model,
                 cells.sizes if cells else (),
-                _start_of(before),
+                _start_of(before, config.start.slack),
             ),
             stream,
             config=config.train,
@@ -131,11 +131,11 @@ def read_figures(folder: Path) -> dict[str, float]:
     return found
 
 
-def _start_of(before: Tokenizer | None) -> TokenizerStart | None:
+def _start_of(before: Tokenizer | None, slack: float) -> TokenizerStart | None:
     """Its arrays, on the host: the new run may lie on other devices."""
     if before is None:
         return None
-    return TokenizerStart(*jax.device_get((before.params, before.state)))
+    return TokenizerStart(*jax.device_get((before.params, before.state)), slack)
 
 
 def _load_start(config: TokenizerExperiment) -> Tokenizer | None:
@@ -212,6 +212,7 @@ def _make_stream(
         cells=cells.of(known) if cells else None,
         paths=paths,
         anchor=before.latents(known) if before and config.task.anchor else None,
+        old=_old_codes(config, known, before),
     )
     return item_stream(
         items, config.batch_size, seed=seed, related=related, pairs=pairs

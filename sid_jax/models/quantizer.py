@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sid_jax.models.codebooks import Codebooks, Usage, allow_blocks
+from sid_jax.models.codebooks import Codebooks, Usage, allow_blocks, lookup_levels
 from sid_jax.typing import Array, Bool, Float, Int, typed
 
 
@@ -171,12 +171,18 @@ def beam_quantize(
         parent, code = best // size, best % size
         codes = jnp.concatenate([codes[rows, parent], code[..., None]], axis=-1)
         residual = residual[rows, parent] - codebook[code]
-    first = codes[:, 0]  # of least distance
-    levels = jnp.arange(len(codebooks.sizes))
-    codewords = codebooks.vectors[levels, first]
+    return quantize_as(vectors, codes[:, 0], codebooks)  # of least distance
+
+
+@typed
+def quantize_as(
+    vectors: Float[Array, "B D"], codes: Int[Array, "B L"], codebooks: Codebooks
+) -> Quantized:
+    """What given codes say of each row, and what each level then had to quantize."""
+    codewords = lookup_levels(codes, codebooks)
     ends = jnp.cumsum(codewords, axis=1)
     residuals = vectors.astype(jnp.float32)[:, None] - (ends - codewords)
-    return Quantized(codes=first, residuals=residuals, codewords=codewords)
+    return Quantized(codes=codes, residuals=residuals, codewords=codewords)
 
 
 @typed

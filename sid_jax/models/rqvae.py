@@ -22,6 +22,7 @@ from sid_jax.models.quantizer import (
     pass_straight,
     quantize,
 )
+from sid_jax.models.sticky import stick
 from sid_jax.typing import Array, Float, Int, PyTree, typed
 
 GROWING = (128, 256, 512, 1024)
@@ -129,6 +130,8 @@ class RQVAE(nn.Module):
         depth: Int[Array, " B"] | None = None,
         *,
         even: float = 0.0,
+        old: Int[Array, "B L"] | None = None,
+        slack: float = 0.0,
     ) -> TokenizerOutput:
         """Codes and reconstruction of item vectors.
 
@@ -138,9 +141,14 @@ class RQVAE(nn.Module):
           cells: of the items, where the codebooks have blocks.
           depth: levels that each item is reconstructed from, 1 to L; all if None.
           even: `quantize`'s.
+          old: SIDs of an earlier version, -1 for items without one, to keep as far as
+            `sticky.keep_codes` lets them.
+          slack: of `keep_codes`.
         """
         latent = self.encode(vectors)
         quantized = quantize(latent, codebooks, cells, even=even)
+        if old is not None:
+            quantized = stick(quantized, old, latent, codebooks, slack, cells)
         total = quantized.prefix(depth)
         passing = pass_rotated if self.config.gradient == "rotation" else pass_straight
         decoded = self.decode(passing(latent, total))
@@ -170,9 +178,13 @@ class ResidualKMeans(nn.Module):
         depth: Int[Array, " B"] | None = None,
         *,
         even: float = 0.0,
+        old: Int[Array, "B L"] | None = None,
+        slack: float = 0.0,
     ) -> TokenizerOutput:
         """As `RQVAE.__call__`."""
         quantized = quantize(vectors, codebooks, cells, even=even)
+        if old is not None:
+            quantized = stick(quantized, old, vectors, codebooks, slack, cells)
         return TokenizerOutput(vectors, quantized, quantized.prefix(depth))
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sid_jax.models.codebooks import Codebooks, allow_blocks, lookup
-from sid_jax.models.quantizer import assign
+from sid_jax.models.quantizer import Quantized, assign, quantize_as
 from sid_jax.typing import Array, Float, Int, typed
 
 
@@ -66,3 +66,31 @@ def keep_codes(
         fits = fits.at[1:].set(fits[1:] & own)
     longest = jnp.max(jnp.arange(len(options))[:, None] * fits, axis=0)
     return options[longest, jnp.arange(len(vectors))]
+
+
+@typed
+def stick(
+    quantized: Quantized,
+    old: Int[Array, "B L"],
+    vectors: Float[Array, "B D"],
+    codebooks: Codebooks,
+    slack: float | Float[Array, ""],
+    cells: Int[Array, " B"] | None = None,
+) -> Quantized:
+    """A quantization in which rows that have an old SID keep what they may of it.
+
+    Used in training too, so that codebooks and encoder learn to make room for new items
+    around the SIDs that stay.
+
+    Args:
+      quantized: of the rows.
+      old: SIDs of an earlier version; -1 for rows that have none.
+      vectors: what was quantized.
+      codebooks: by which.
+      slack: of `keep_codes`.
+      cells: of the rows, where the codebooks have blocks.
+    """
+    latent = jax.lax.stop_gradient(vectors)
+    kept = keep_codes(jnp.maximum(old, 0), latent, codebooks, slack, cells)
+    codes = jnp.where(old[:, :1] >= 0, kept, quantized.codes)
+    return quantize_as(vectors, codes, codebooks)

@@ -28,7 +28,6 @@ from sid_jax.losses import (
 )
 from sid_jax.models.codebooks import (
     Codebooks,
-    lookup_levels,
     make_codebooks,
     restart,
     update,
@@ -42,7 +41,7 @@ from sid_jax.models.rqvae import (
     build_tokenizer,
     start_at_principal_axes,
 )
-from sid_jax.models.sticky import keep_codes
+from sid_jax.models.sticky import stick
 from sid_jax.train.step import Aux
 from sid_jax.train.tokenizer_config import TokenizerTaskConfig
 from sid_jax.typing import Array, Float, Int, Key, PyTree, typed
@@ -52,10 +51,17 @@ _CODEBOOKS = "codebooks"  # among the parameters, where they learn by gradient
 
 @struct.dataclass
 class TokenizerStart:
-    """A trained tokenizer to go on from: its parameters and codebooks."""
+    """A trained tokenizer to go on from.
+
+    Attributes:
+      params: its parameters.
+      codebooks: its codebooks.
+      slack: how much worse an item's old SID may be than the best and yet stay.
+    """
 
     params: PyTree
     codebooks: Codebooks
+    slack: float = struct.field(pytree_node=False, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class TokenizerTask:
     A batch is a dictionary of `vectors` [B, D] and, so far as they are used,
       cells: int [B], where first codes come in blocks;
       anchor: [B, D_latent], the latents of the tokenizer that training started from;
+      old: int [B, L], SIDs that it gave, to be kept as far as `slack` lets; else -1;
       taxonomy: `paths` int [b, depth] (`taxonomy_grades`), and `vectors` [b, D] and
         `cells` of these items; without vectors they are those of the batch itself;
       pairs: `vectors` [2n, D], `cells`, `log_prob` [2n] and `excluded` [2n, 2n]
@@ -155,7 +162,14 @@ class TokenizerTask:
         if self.config.progressive:
             depth = jax.random.randint(key, (len(vectors),), 1, num_levels + 1)
         output = self._apply(
-            params, vectors, codebooks, cells, depth, even=self.config.even
+            params,
+            vectors,
+            codebooks,
+            cells,
+            depth,
+            even=self.config.even,
+            old=batch.get("old"),
+            slack=self.start.slack if self.start else 0.0,
         )
         quantized = output.quantized
         reconstruction = reconstruction_loss(vectors, output.reconstruction)
@@ -238,19 +252,17 @@ class TokenizerTask:
         latent = self.encode(params, vectors)
         if self.config.beams > 1:
             beams = self.config.beams
-            codes = beam_quantize(latent, state, cells, num_beams=beams).codes
+            quantized = beam_quantize(latent, state, cells, num_beams=beams)
         else:
-            codes = quantize(latent, state, cells).codes
+            quantized = quantize(latent, state, cells)
         if old is not None:
-            kept = keep_codes(jnp.maximum(old, 0), latent, state, slack, cells)
-            codes = jnp.where(old[:, :1] >= 0, kept, codes)
-        prefixes = jnp.cumsum(lookup_levels(codes, state), axis=1)
-        distances = jnp.sum((latent - prefixes[:, -1]) ** 2, axis=-1)
+            quantized = stick(quantized, old, latent, state, slack, cells)
+        prefixes = jnp.cumsum(quantized.codewords, axis=1)
         decoded = [
             self._apply(params, prefixes[:, level], method="decode")
             for level in range(len(state.sizes))
         ]
-        return codes, distances, jnp.stack(decoded, axis=1)
+        return quantized.codes, quantized.distances, jnp.stack(decoded, axis=1)
 
     @property
     def _learns_codebooks(self) -> bool:

@@ -1,5 +1,7 @@
 """Sticky assignment against brute force over the old prefixes."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.models.codebooks import lookup, make_codebooks
+from sid_jax.models.codebooks import block_of, lookup, make_codebooks
 from sid_jax.models.quantizer import quantize
-from sid_jax.models.sticky import keep_codes
+from sid_jax.models.sticky import keep_codes, stick
 
 SIZES = (3, 5, 2)  # ragged: levels 1 and 3 are padded
 ROWS, WIDTH = 24, 4
@@ -109,3 +111,22 @@ def test_a_worse_tail_is_given_up_before_the_whole():
 def test_small_batches(rows):
     vectors, old, codebooks = draw(0)
     assert keep_codes(old[:rows], vectors[:rows], codebooks, 0.05).shape == (rows, 3)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds)
+def test_a_row_keeps_its_old_sid_if_it_has_one_and_its_cell_is_the_same(seed):
+    vectors, old, codebooks = draw(seed)
+    codebooks = replace(codebooks, blocks=(1, 2))
+    before = jnp.int32(block_of(codebooks)[old[:, 0]])
+    rng = np.random.default_rng(seed)
+    cells = jnp.where(rng.random(ROWS) < 0.5, before, 1 - before)
+    absent = rng.random(ROWS) < 0.3
+    told = jnp.where(absent[:, None], -1, old)
+    greedy = quantize_rows(vectors, codebooks, cells)
+    found = jax.jit(stick)(greedy, told, vectors, codebooks, np.inf, cells)
+    stays = ~absent & np.asarray(cells == before)
+    np.testing.assert_array_equal(found.codes[stays], old[stays])
+    np.testing.assert_array_equal(found.codes[~stays], greedy.codes[~stays])
+    left = found.residuals[:, -1] - found.codewords[:, -1]
+    np.testing.assert_allclose(found.total + left, vectors, atol=1e-5)
