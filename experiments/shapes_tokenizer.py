@@ -4,8 +4,8 @@
     sid embed --data beauty --encoder MODEL --recipe precision --out runs/beauty.parquet
     sid sweep experiments/shapes_tokenizer.py --workdir runs/shapes
 
-A shape is named by its codes a level, 2,048 in all at most; `runs/beauty.parquet` is made
-as in ablation_tokenizer.py. Results: experiments/README.md.
+A shape is named by its codes a level, 2,048 in all at most; `runs/beauty.parquet` is
+made as in ablation_tokenizer.py. Results: experiments/README.md.
 """
 
 from sid_jax.config import (
