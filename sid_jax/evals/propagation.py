@@ -63,11 +63,6 @@ def error_propagation(
     return metrics
 
 
-def cut_text(text: str, words: int = 2) -> str:
-    """The first words of a text, as white space parts them."""
-    return " ".join(text.split()[:words])
-
-
 def short_rows(texts: Sequence[str], words: int = 3) -> Int[NDArray, " _"]:
     """Rows of the naturally short texts: at most so many words, but at least one."""
     return np.flatnonzero([0 < len(text.split()) <= words for text in texts])

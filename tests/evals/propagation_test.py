@@ -5,7 +5,7 @@ from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.errors import InputError
 from sid_jax.evals.distortion import depth_fvu
 from sid_jax.evals.hierarchy import agreement, fragmentation
-from sid_jax.evals.propagation import cut_text, error_propagation, short_rows
+from sid_jax.evals.propagation import error_propagation, short_rows
 
 
 def _made(count=400, seed=0):
@@ -54,7 +54,5 @@ def test_strayed_items_part_from_mates_that_stayed():
         error_propagation(codes, cut, rows=np.zeros(0, int))
 
 
-def test_texts_are_cut_and_short_ones_found():
-    assert cut_text("  Green\ttea,  20 bags") == "Green tea,"
-    assert cut_text("") == ""
+def test_short_texts_are_found():
     assert short_rows(["a b c", "a b c d", "", "a"]).tolist() == [0, 3]
