@@ -4,7 +4,6 @@ A file of items is CSV, JSON lines or Parquet (gzipped or not) with a column `it
 ids are text or whole numbers.  A `.txt` file has an id a line.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,26 +60,6 @@ def read_item_ids(path: Path) -> set[str]:
     return {_id_of(table, path, number, row) for number, row in table.rows}
 
 
-def read_purchases(path: Path) -> dict[str, float]:
-    """How often each item was bought: columns `item_id` and `purchases`.
-
-    Raises:
-      InputError: a damaged file, an absent column, an item that stands twice, or
-        purchases that are no number from 0 up.
-    """
-    table = _read(path, ("item_id", "purchases"))
-    found: dict[str, float] = {}
-    for number, row in table.rows:
-        item_id = _id_of(table, path, number, row)
-        if item_id in found:
-            raise InputError(
-                f"{_place(table, path, number)}: item {item_id!r} stands twice; add "
-                "its purchases up"
-            )
-        found[item_id] = _count_of(table, path, number, row.get("purchases"))
-    return found
-
-
 def _read(path: Path, needed: tuple[str, ...]) -> Table:
     table = read_table(path)
     absent = [name for name in needed if name not in table.columns]
@@ -101,19 +80,6 @@ def _id_of(table: Table, path: Path, number: int, row: dict[str, Any]) -> str:
         f"{_place(table, path, number)}: item_id is {value!r}; want text or a whole "
         "number"
     )
-
-
-def _count_of(table: Table, path: Path, number: int, value: Any) -> float:
-    try:
-        count = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        count = math.nan
-    if not 0 <= count < math.inf:
-        raise InputError(
-            f"{_place(table, path, number)}: purchases is {value!r}; want a number "
-            "from 0 up"
-        )
-    return count
 
 
 def _place(table: Table, path: Path, number: int) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sid_jax.data.changes import find_edited, read_item_ids, read_purchases
+from sid_jax.data.changes import find_edited, read_item_ids
+from sid_jax.data.purchases import read_purchases
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.sids.table import SidTable, read_table
@@ -75,18 +76,8 @@ def read_versions(
         edited, notes = _find_edited(old, new, shared)
     weights = None
     if purchases is not None:
-        counts = read_purchases(purchases)
-        weights = np.asarray([counts.get(name, 0.0) for name in shared])
-        if not weights.any():
-            raise InputError(
-                f"{purchases}: no purchases of an item that is in both versions; its "
-                "item ids must be the tables'"
-            )
-        unknown = len(counts.keys() - set(shared))
-        if unknown:
-            notes.append(
-                f"purchases of {unknown:,} items that are not in both versions"
-            )
+        weights, told = read_purchases(purchases, shared)
+        notes += told
     return Versions(left, right, rows, edited, weights, notes)
 
 

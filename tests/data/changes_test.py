@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sid_jax.data.catalog import Catalog
-from sid_jax.data.changes import find_edited, read_item_ids, read_purchases
+from sid_jax.data.changes import find_edited, read_item_ids
 from sid_jax.errors import InputError
 
 
@@ -36,23 +36,3 @@ def test_ids_are_text_or_whole_numbers(tmp_path):
     assert read_item_ids(tmp_path / "a.jsonl") == {"7"}
     (tmp_path / "a.txt").write_text("7\r\n\r\n 8\n")
     assert read_item_ids(tmp_path / "a.txt") == {"7", "8"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("id,purchases\na,1\n", "no column item_id; it has id, purchases"),
-        ("item_id,x\na,1\n", "no column purchases"),
-        ("item_id,purchases\na,1\na,2\n", "line 3: item 'a' stands twice"),
-        ("item_id,purchases\n,1\n", "line 2: item_id is None"),
-        ("item_id,purchases\na,\n", "line 2: purchases is None"),
-        ("item_id,purchases\na,many\n", "line 2: purchases is 'many'"),
-        ("item_id,purchases\na,nan\n", "line 2: purchases is 'nan'"),
-        ("item_id,purchases\na,inf\n", "line 2: purchases is 'inf'"),
-        ("item_id,purchases\na,-1\n", "line 2: purchases is '-1'"),
-    ],
-)
-def test_purchases_that_are_none_are_refused(tmp_path, content, message):
-    (tmp_path / "p.csv").write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_purchases(tmp_path / "p.csv")

@@ -135,7 +135,7 @@ def test_purchases_weigh_the_items(pair, tmp_path):
     verdict, text = compare(*pair, purchases=bought, limits=limits)
     assert verdict.values["unchanged/purchases/prefix_match@3"] == pytest.approx(0.9)
     assert [check.passed for check in verdict.checks] == [True, True, False]
-    assert "purchases of 1 items that are not in both versions" in text
+    assert "1 item ids without a SID, passed over" in text
     pq.write_table(
         pa.table({"item_id": ["i1", "i2"], "purchases": [2.5, 0]}),
         tmp_path / "bought.parquet",
@@ -184,8 +184,10 @@ def test_what_cannot_be_compared_is_named(pair, tmp_path, capsys):
     assert "sids.parquet: no such file" in refused(old, tmp_path / "folder")
     assert "are in neither version: 'none'" in refused(old, new, "--changed", "ids.csv")
     assert "no.txt: no item ids" in refused(old, new, "--changed", "no.txt")
-    assert "bad.csv, line 2: purchases" in refused(old, new, "--purchases", "bad.csv")
-    assert "no purchases of an item" in refused(old, new, "--purchases", "zero.csv")
+    assert "bad.csv, line 2: '-2' purchases" in refused(
+        old, new, "--purchases", "bad.csv"
+    )
+    assert "no purchase of any of the" in refused(old, new, "--purchases", "zero.csv")
     assert "one of the tables" in refused(old, new, "--align", "b.parquet")
     assert "is a .parquet file" in refused(old, new, "--align", "c.csv")
     with pytest.raises(InputError, match="no such file"):
