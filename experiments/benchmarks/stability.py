@@ -7,10 +7,10 @@
 
 Whole category paths are left out of the old version and some titles are edited in the
 new one (`data/perturb.py`); the edited texts are encoded anew. The old tokenizer is
-trained on the old items; the new ones on all: its codebook as it is (frozen), warm
-starts in a third of the steps or in all, and a free retraining whose codes are renamed after the old ones. Printed: the
-unchanged items' prefix match by level, and FVU of all items and of the new ones, beside
-the free retraining's.
+trained on the old items, the new ones on all: the old codebook as it is (frozen), warm
+starts in a third of the steps or in all, and a free retraining whose codes are renamed
+after the old ones. Printed: the unchanged items' prefix match by level, and FVU of all
+items and of the new ones, beside the free retraining's.
 """
 
 import argparse
