@@ -142,7 +142,9 @@ def _tables(figures: dict[str, dict[str, float]]) -> list[Table]:
             for flavour, row in figures.items()
         }
         if any(rows.values()):
-            tables.append(Table(title=title, rows=rows, note=told, decimals=3))
+            tables.append(
+                Table(title=title, rows=rows, note=told, best="none", decimals=3)
+            )
     return tables
 
 
