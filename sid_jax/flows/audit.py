@@ -43,8 +43,8 @@ COLUMNS = (
 _SHOWN = 8  # neighbours of a suspect
 _CURE = (
     "train a tokenizer for audits, which never sees the label: sid train "
-    "experiments/FILE.py --workdir runs/audit --vectors.text title brand, with the "
-    "weight of the taxonomy term 0"
+    "experiments/FILE.py --workdir runs/audit --vectors.text title brand "
+    "--task.taxonomy.weight 0"
 )
 
 
