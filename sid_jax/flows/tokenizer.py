@@ -135,7 +135,8 @@ def _start_of(before: Tokenizer | None, slack: float) -> TokenizerStart | None:
     """Its arrays, on the host: the new run may lie on other devices."""
     if before is None:
         return None
-    return TokenizerStart(*jax.device_get((before.params, before.state)), slack)
+    params, codebooks = jax.device_get((before.params, before.state))
+    return TokenizerStart(params=params, codebooks=codebooks, slack=slack)
 
 
 def _load_start(config: TokenizerExperiment) -> Tokenizer | None:
