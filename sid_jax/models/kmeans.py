@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.models.codebooks import Codebooks, make_codebooks
-from sid_jax.models.quantizer import assign
+from sid_jax.models.quantizer import assign, sum_by_code
 from sid_jax.typing import Array, Float, Int, Key, NDArray
 
-_BLOCK = 8192  # rows a k-means pass holds distances for at once
+_BLOCK = 4096  # rows a k-means pass holds distances for at once
+_FEW = 64  # codes up to which k-means runs several times
+_STARTS = 6
+_SAMPLE = 16  # rows a code that its start is drawn from
 
 
 def fit_codebooks(
@@ -54,7 +57,8 @@ def fit_codebooks(
             residual = residual - codebook[codes]
         else:
             codebook = kmeans(at, residual, size, iterations)
-            residual = _subtract_nearest(residual, codebook)
+            if level + 1 < len(sizes):
+                residual = _subtract_nearest(residual, codebook)
         levels.append(codebook)
     return make_codebooks(levels, blocks)
 
@@ -63,7 +67,13 @@ def fit_codebooks(
 def kmeans(
     key: Key[Array, ""], vectors: Float[Array, "N D"], size: int, iterations: int
 ) -> Float[Array, "K D"]:
-    """Lloyd's algorithm from random distinct rows.
+    """Lloyd's algorithm from random distinct rows, and for few codes from six starts.
+
+    Up to 64 codes it runs three times from random rows and three times from `spread`,
+    and keeps the least error: few codes have local optima that differ much, and cost
+    little. More codes start from random rows alone: on what earlier levels left, which
+    is like noise, k-means++ starts on outliers, and four levels of 256 codes leave 20%
+    more of Gaussian rows.
 
     A cluster that runs empty restarts at a row drawn in proportion to its squared
     distance from its centroid, as in k-means++ (Arthur and Vassilvitskii 2007).
@@ -71,30 +81,106 @@ def kmeans(
     Returns:
       The centroids, [size, D].
     """
-    start, key = jax.random.split(key)
-    rows = jax.random.choice(start, len(vectors), (size,), replace=False)
     blocks, weights = _block(vectors)
+    start, key = jax.random.split(key)
+
+    def draw(key):
+        rows = jax.random.choice(key, len(vectors), (size,), replace=False)
+        return vectors[rows].astype(jnp.float32)
+
+    if size > _FEW:
+        return _iterate(key, blocks, weights, draw(start), iterations)
+
+    def run(at):
+        centroids = _iterate(key, blocks, weights, at, iterations)
+        return centroids, _error(blocks, weights, centroids)
+
+    keys = jax.random.split(start, _STARTS)
+    spreads = jax.lax.map(lambda key: spread(key, vectors, size), keys[::2])
+    starts = jnp.concatenate([spreads, jax.vmap(draw)(keys[1::2])])
+    centroids, errors = jax.lax.map(run, starts)
+    return centroids[jnp.argmin(errors)]
+
+
+@partial(jax.jit, static_argnames="size")
+def spread(
+    key: Key[Array, ""], vectors: Float[Array, "N D"], size: int
+) -> Float[Array, "K D"]:
+    """Rows to start from: greedy k-means++ (Arthur and Vassilvitskii 2007).
+
+    One after the other, each the best of 2 + ln K rows drawn in proportion to their
+    squared distance from the rows so far. Best is what leaves the least error. They are
+    drawn from a sample of 16 rows a code, so that the start stays cheap beside Lloyd's
+    steps over all rows.
+
+    Returns:
+      The rows, [size, D].
+    """
+    first, key = jax.random.split(key)
+    num_rows = min(len(vectors), _SAMPLE * size)
+    sample = jax.random.choice(first, len(vectors), (num_rows,), replace=False)
+    rows = vectors[sample].astype(jnp.float32)
+    squares = jnp.sum(rows**2, axis=-1)
+    tries = 2 + int(np.log(size))
+
+    def distances(chosen):
+        dots = jnp.matmul(chosen, rows.T, precision=jax.lax.Precision.HIGHEST)
+        return squares - 2 * dots + jnp.sum(chosen**2, axis=-1, keepdims=True)
+
+    def add(i, state):
+        chosen, left = state
+        at = jax.random.fold_in(key, i)
+        drawn = rows[jax.random.categorical(at, jnp.log(left), shape=(tries,))]
+        lefts = jnp.clip(distances(drawn), 0, left)
+        best = jnp.argmin(lefts.sum(axis=-1))
+        return chosen.at[i].set(drawn[best]), lefts[best]
+
+    chosen = jnp.zeros((size, rows.shape[-1])).at[0].set(rows[0])
+    left = jnp.maximum(distances(rows[:1])[0], 0)
+    return jax.lax.fori_loop(1, size, add, (chosen, left))[0]
+
+
+def _iterate(
+    key: Array, blocks: Array, weights: Array, centroids: Array, iterations: int | Array
+) -> Array:
+    """Lloyd's steps, all blocks one after the other."""
+    size, width = centroids.shape
 
     def step(i, centroids):
-        codes, distances = jax.lax.map(lambda b: _nearest(b, centroids), blocks)
-
         def add(sums, block):
-            rows, codes, weights = block
-            one_hot = jax.nn.one_hot(codes, size) * weights[:, None]
-            moment = jnp.matmul(one_hot.T, rows, precision=jax.lax.Precision.HIGHEST)
-            return (sums[0] + one_hot.sum(axis=0), sums[1] + moment), None
+            rows, weights = block
+            codes = assign(rows, centroids, size)
+            return jax.tree.map(
+                jnp.add, sums, sum_by_code(codes, rows, size, weights)
+            ), codes
 
         zero = (jnp.zeros(size), jnp.zeros_like(centroids))
-        (counts, sums), _ = jax.lax.scan(add, zero, (blocks, codes, weights))
+        (counts, sums), codes = jax.lax.scan(add, zero, (blocks, weights))
         means = sums / jnp.maximum(counts, 1)[:, None]
-        noise = jax.random.gumbel(jax.random.fold_in(key, i), (weights.size,))
-        weight = jnp.log(jnp.maximum(distances * weights, 0).reshape(-1))
-        _, far = jax.lax.top_k(weight + noise, size)
-        order = jnp.cumsum(counts == 0) - 1
-        spare = blocks.reshape(-1, blocks.shape[-1])[far[order]]
-        return jnp.where((counts == 0)[:, None], spare, means)
 
-    return jax.lax.fori_loop(0, iterations, step, vectors[rows].astype(jnp.float32))
+        def refill(means):
+            rows = blocks.reshape(-1, width)
+            far = jnp.sum((rows - centroids[codes.reshape(-1)]) ** 2, axis=-1)
+            noise = jax.random.gumbel(jax.random.fold_in(key, i), far.shape)
+            chance = jnp.log(far * weights.reshape(-1)) + noise
+            _, drawn = jax.lax.top_k(chance, size)
+            order = jnp.cumsum(counts == 0) - 1
+            return jnp.where((counts == 0)[:, None], rows[drawn[order]], means)
+
+        return jax.lax.cond((counts == 0).any(), refill, lambda means: means, means)
+
+    return jax.lax.fori_loop(0, iterations, step, centroids)
+
+
+def _error(blocks: Array, weights: Array, centroids: Array) -> Array:
+    """Squared distances to the nearest centroid, summed."""
+
+    def add(total, block):
+        rows, weights = block
+        codes = assign(rows, centroids, len(centroids))
+        return total + weights @ jnp.sum((rows - centroids[codes]) ** 2, axis=-1), None
+
+    return jax.lax.scan(add, jnp.zeros(()), (blocks, weights))[0]
 
 
 def _fit_blocks(
@@ -110,21 +196,18 @@ def _fit_blocks(
         codebook = kmeans(
             jax.random.fold_in(key, cell), jnp.tile(own, (copies, 1)), size, iterations
         )
-        codes[rows] = start + np.asarray(_nearest(own, codebook)[0])[: len(rows)]
+        codes[rows] = start + np.asarray(assign(own, codebook, size))[: len(rows)]
         codebooks.append(codebook)
         start += size
     return jnp.concatenate(codebooks), jnp.asarray(codes)
 
 
-def _nearest(rows: Array, centroids: Array) -> tuple[Array, Array]:
-    codes = assign(rows, centroids, len(centroids))
-    return codes, jnp.sum((rows - centroids[codes]) ** 2, axis=-1)
-
-
 @jax.jit
 def _subtract_nearest(rows: Array, codebook: Array) -> Array:
     blocks, _ = _block(rows)
-    left = jax.lax.map(lambda b: b - codebook[_nearest(b, codebook)[0]], blocks)
+    left = jax.lax.map(
+        lambda block: block - codebook[assign(block, codebook, len(codebook))], blocks
+    )
     return left.reshape(-1, rows.shape[-1])[: len(rows)]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sid_jax.models.codebooks import block_of
-from sid_jax.models.kmeans import fit_codebooks, kmeans
+from sid_jax.models.kmeans import fit_codebooks, kmeans, spread
 from sid_jax.models.quantizer import assign, quantize
 from sid_jax.train.sharding import MeshConfig, make_mesh
 
@@ -56,6 +56,36 @@ def test_kmeans_refills_what_runs_empty(seed):
     centroids = kmeans(jax.random.key(seed), vectors, 5, 30)
     assert error_of(vectors, centroids) < 1e-10
     assert len(np.unique(assign(vectors, centroids, 5))) == 5
+
+
+def test_many_codes_start_once_and_refill_what_runs_empty():
+    # 70 codes and 31 distinct rows: random starts are copies of one, and run empty.
+    rare = np.random.default_rng(0).normal(size=(30, 3))
+    vectors = jnp.float32(np.concatenate([np.zeros((2000, 3)), rare]))
+    key = jax.random.key(0)
+    assert error_of(vectors, kmeans(key, vectors, 70, 0)) > 1e-3
+    assert error_of(vectors, kmeans(key, vectors, 70, 30)) < 1e-10
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds)
+def test_a_start_is_of_rows_spread_over_clusters(seed):
+    rng = np.random.default_rng(seed)
+    centres = 100 * np.eye(6)
+    labels = rng.permutation(np.append(np.arange(6).repeat(3), np.zeros(78, int)))
+    vectors = jnp.float32(centres[labels] + rng.normal(size=(96, 6)))
+    start = np.asarray(spread(jax.random.key(seed), vectors, 6))
+    assert (start[:, None] == np.asarray(vectors)).all(axis=2).any(axis=1).all()
+    # One of each, where random rows would nearly all be of the large cluster.
+    assert len(set(start.argmax(axis=1))) == 6
+    # And so several runs of few codes find the best clustering.
+    found = kmeans(jax.random.key(seed), vectors, 6, 5)
+    means = [np.asarray(vectors)[labels == label].mean(axis=0) for label in range(6)]
+    np.testing.assert_allclose(
+        np.asarray(found)[np.argsort(-np.asarray(found).argmax(axis=1))],
+        means[::-1],
+        atol=1e-3,
+    )
 
 
 def test_blocks_are_all_read_and_padding_is_not():

@@ -19,6 +19,9 @@ from sid_jax.models.codebooks import (
     update,
 )
 from sid_jax.models.quantizer import (
+    _smallest,
+    _sum_by_product,
+    _sum_by_scatter,
     assign,
     assign_evenly,
     beam_quantize,
@@ -133,6 +136,32 @@ def test_usage_is_a_count_and_a_sum_by_code(seed):
         sums = np.zeros((max(SIZES), WIDTH))
         np.add.at(sums, codes, np.asarray(quantized.residuals[:, level]))
         np.testing.assert_allclose(usage.sums[level], sums, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds)
+def test_a_product_and_a_scatter_add_alike(seed):
+    """The ways of accelerators and of a CPU; weights, and a code that nobody has."""
+    rng = np.random.default_rng(seed)
+    codes, rows = jnp.int32(rng.integers(4, size=30)), jnp.float32(rng.random((30, 3)))
+    weights = jnp.float32(rng.integers(2, size=30))
+    product, scatter = (
+        way(5, codes, rows, weights) for way in (_sum_by_product, _sum_by_scatter)
+    )
+    chex.assert_trees_all_close(product, scatter, rtol=1e-5)
+    assert product[0][4] == 0 and product[0].sum() == weights.sum()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds, st.sampled_from([1, 3, 5]), st.sampled_from([7, 64, 250, 256]))
+def test_the_smallest_are_those_of_top_k_with_its_ties(seed, count, width):
+    rng = np.random.default_rng(seed)
+    values = np.float32(rng.integers(-20, 20, size=(16, width)))  # many ties
+    values[:, rng.random(width) < 0.9 * (seed % 2)] = np.finfo("f").max
+    least, places = jax.jit(_smallest, static_argnums=1)(jnp.asarray(values), count)
+    wanted, at = jax.lax.top_k(-values, count)
+    np.testing.assert_array_equal(places, at)
+    np.testing.assert_array_equal(least, -wanted)
 
 
 @settings(deadline=None, max_examples=20)
