@@ -12,14 +12,14 @@ FAISS depends on its BLAS kernel, which is printed.
 Work is equal: encoding reads the same codebooks, k-means has the same iterations over
 all rows, the training step the same batches, start and update rule; the errors of both
 sides stand beside the times. `with tables` is FAISS with `use_beam_LUT`. Sides take
-turns, in one order and then in the other; the ratio is of median wall times, peer over
-ours, and that of process times stands beside it, which other work on the machine
-disturbs less. Without a file the rows are Gaussian with a falling spectrum.
+turns, in one order and then in the other; ratios are peer over ours, of median wall and
+of median process times. On a busy machine wall times say little, and threads that wait
+in a loop (OpenMP) count as process time: pin it there to one core, and read the process
+times. Without a file the rows are Gaussian with a falling spectrum.
 """
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -85,13 +85,8 @@ def take_turns(
             sides[name]()
             ended = time.perf_counter() - wall, time.process_time() - cpu
             times[name].append(ended)
-    return {
-        name: (
-            statistics.median(wall for wall, _ in each),
-            statistics.median(cpu for _, cpu in each),
-        )
-        for name, each in times.items()
-    }
+    medians = {name: np.median(each, axis=0) for name, each in times.items()}
+    return {name: (float(wall), float(cpu)) for name, (wall, cpu) in medians.items()}
 
 
 def compare_encoding(
@@ -228,10 +223,8 @@ def compare_step(
         sides["peer"] = theirs
         theirs()
         after["peer"] = read()
-    times = {
-        name: (wall / _STEPS, cpu / _STEPS)
-        for name, (wall, cpu) in take_turns(sides, repeats).items()
-    }
+    taken = take_turns(sides, repeats).items()
+    times = {name: (wall / _STEPS, cpu / _STEPS) for name, (wall, cpu) in taken}
     rows = np.concatenate(batches)
     errors = {}
     for name, books in after.items():
@@ -301,9 +294,8 @@ def _make_torch(
             commitment.mean().backward()
 
     def read() -> np.ndarray:
-        return np.stack(
-            [each._codebook.embed[0].numpy().copy() for each in module.layers]
-        )
+        books = [layer._codebook.embed[0].detach() for layer in module.layers]
+        return torch.stack(books).numpy()
 
     return run, read
 
@@ -391,13 +383,14 @@ def main() -> None:
         peers=peers,
     ):
         wall, cpu = row.ours
-        told = f"{row.task:<26} ours {wall:.4f} s, error {row.error[0]:.5f}"
+        told = f"{row.task:<26} ours {wall:.4f} s (process {cpu:.4f})"
+        told += f", error {row.error[0]:.5f}"
         print(told, flush=True)
         if row.theirs is not None:
             agree = "" if row.agree is None else f", agreement {row.agree:.2g}"
             print(
-                f"  {row.peer:<24} {row.theirs[0]:.4f} s, error {row.error[1]:.5f}"
-                f"{agree}; ratio {row.theirs[0] / wall:.2f}"
+                f"  {row.peer:<24} {row.theirs[0]:.4f} s (process {row.theirs[1]:.4f})"
+                f", error {row.error[1]:.5f}{agree}; ratio {row.theirs[0] / wall:.2f}"
                 f" (process time {row.theirs[1] / cpu:.2f})",
                 flush=True,
             )

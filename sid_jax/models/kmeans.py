@@ -15,7 +15,7 @@ from sid_jax.models.codebooks import Codebooks, make_codebooks
 from sid_jax.models.quantizer import assign, sum_by_code
 from sid_jax.typing import Array, Float, Int, Key, NDArray
 
-_BLOCK = 8192  # rows a k-means pass holds distances for at once
+_BLOCK = 4096  # rows a k-means pass holds distances for at once
 _FEW = 64  # codes up to which k-means runs several times
 _STARTS = 6
 _SAMPLE = 16  # rows a code that its start is drawn from
@@ -57,7 +57,8 @@ def fit_codebooks(
             residual = residual - codebook[codes]
         else:
             codebook = kmeans(at, residual, size, iterations)
-            residual = _subtract_nearest(residual, codebook)
+            if level + 1 < len(sizes):
+                residual = _subtract_nearest(residual, codebook)
         levels.append(codebook)
     return make_codebooks(levels, blocks)
 
