@@ -56,18 +56,12 @@ def read_item_ids(path: Path) -> set[str]:
         if not ids:
             raise InputError(f"{path}: no item ids; write one a line")
         return ids
-    table = _read(path, ("item_id",))
-    return {_id_of(table, path, number, row) for number, row in table.rows}
-
-
-def _read(path: Path, needed: tuple[str, ...]) -> Table:
     table = read_table(path)
-    absent = [name for name in needed if name not in table.columns]
-    if absent:
+    if "item_id" not in table.columns:
         raise InputError(
-            f"{path}: no column {', '.join(absent)}; it has {', '.join(table.columns)}"
+            f"{path}: no column item_id; it has {', '.join(table.columns)}"
         )
-    return table
+    return {_id_of(table, path, number, row) for number, row in table.rows}
 
 
 def _id_of(table: Table, path: Path, number: int, row: dict[str, Any]) -> str:

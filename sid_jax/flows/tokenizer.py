@@ -58,6 +58,9 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
             f"the catalog has {len(rows)} items to learn from, fewer than the {largest}"
             " codes of the largest level; set --model.codebook-sizes, such as 8 8 8"
         )
+    bought = None
+    if data is not None:
+        bought = np.bincount(data.items, minlength=len(catalog))
     before = _load_start(config)
     if done is None:
         log(f"item vectors of {len(catalog):,} items")
@@ -71,9 +74,8 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
         recipe = ItemVectors.load(folder / runs.VECTORS)
         cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
     runs.keep_catalog(folder, catalog)
-    if data is not None and not (folder / runs.PURCHASES).exists():
-        counts = np.bincount(data.items, minlength=len(catalog))
-        write_purchases(folder / runs.PURCHASES, catalog.item_ids, counts)
+    if bought is not None and not (folder / runs.PURCHASES).exists():
+        write_purchases(folder / runs.PURCHASES, catalog.item_ids, bought)
     write_config(folder / runs.CONFIG, config)
     if done is None or done < config.train.steps:
         stream = _make_stream(config, catalog, data, recipe, cells, rows, before)
@@ -105,7 +107,7 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     old = _old_codes(config, catalog, before)
     encoded = tokenizer.encode(catalog, old, config.start.slack)
     table = tokenizer.table(catalog, encoded)
-    values = _judge(config, catalog, data, encoded, rows, held)
+    values = _judge(config, catalog, bought, encoded, rows, held)
     metrics = MetricsLog(folder / runs.METRICS, None)
     step = checkpoint_step(folder) or 0
     metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
@@ -270,17 +272,14 @@ def _old_codes(
 def _judge(
     config: TokenizerExperiment,
     catalog: Catalog,
-    data: Interactions | None,
+    bought: Int[NDArray, " N"] | None,
     encoded: Encoded,
     rows: Int[NDArray, " n"],
     held: Int[NDArray, " h"] | None,
 ) -> dict[str, float]:
-    purchases = None
-    if data is not None:
-        purchases = np.bincount(data.items, minlength=len(catalog)).astype(float)
     told = {
         "errors": encoded.errors,
-        "purchases": purchases,
+        "purchases": None if bought is None else bought.astype(float),
         "taxonomy": Taxonomy.from_paths(catalog.categories)
         if any(catalog.categories)
         else None,

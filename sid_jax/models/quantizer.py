@@ -62,9 +62,7 @@ def assign(
     Distances are float32 at the highest matmul precision, whatever the inputs are.
     `allowed` leaves only some codes to each row.
     """
-    if allowed is not None:
-        allowed = allowed[:, :size]
-    return _least(_distances(residual, codebook[:size], size, allowed))[1]
+    return _least(_distances(residual, codebook, size, allowed))[1]
 
 
 @typed
@@ -170,11 +168,8 @@ def beam_quantize(
     codes = jnp.zeros((len(rows), 1, 0), jnp.int32)
     for level, (size, book) in enumerate(zip(codebooks.sizes, books, strict=True)):
         allowed = allow_blocks(codebooks, cells) if level == 0 else None
-        if allowed is not None:
-            allowed = allowed[:, :size]
         # Large, not infinite: `_smallest` marks with infinity what it has taken.
-        alone = _distances(rows, book, size, None)
-        alone = alone if allowed is None else jnp.where(allowed, alone, _CLOSED)
+        alone = _distances(rows, book, size, allowed, _CLOSED)
         grown = distances[..., None] + alone[:, None]
         for earlier in range(level):
             table = 2 * _dots(books[earlier], book)
@@ -286,17 +281,21 @@ def _sum_by_product(
 
 
 def _distances(
-    residual: Array, codebook: Array, size: int, allowed: Array | None
-) -> Float[Array, "B K"]:
-    """Squared distances less the residual's own square; +inf where not allowed."""
-    codebook = codebook.astype(jnp.float32)
+    residual: Array,
+    codebook: Array,
+    size: int,
+    allowed: Array | None,
+    closed: float = float("inf"),
+) -> Float[Array, "B size"]:
+    """Squared distances to the first `size` codewords, less the residual's own square.
+
+    Where a code is not allowed, `closed` stands.
+    """
+    codebook = codebook[:size].astype(jnp.float32)
     distances = jnp.sum(codebook**2, axis=-1) - 2 * _dots(residual, codebook)
-    if size == len(codebook) and allowed is None:
+    if allowed is None:
         return distances
-    real = jnp.arange(len(codebook)) < size
-    if allowed is not None:
-        real = real & allowed
-    return jnp.where(real, distances, jnp.inf)
+    return jnp.where(allowed[:, :size], distances, closed)
 
 
 def _dots(residual: Array, codebook: Array) -> Array:

@@ -78,7 +78,7 @@ class ResidualKMeansConfig:
       codebook_sizes: codes a level, K_1 .. K_L; any sizes, growing or shrinking.
     """
 
-    codebook_sizes: tuple[int, ...] = (256, 256, 256, 256)
+    codebook_sizes: tuple[int, ...] = UNIFORM
 
     def __post_init__(self):
         _check_sizes(self.codebook_sizes)

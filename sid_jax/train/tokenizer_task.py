@@ -311,16 +311,15 @@ class TokenizerTask:
 
     def _go_on(self, params: PyTree, state: Codebooks) -> tuple[PyTree, PyTree]:
         start: Any = self.start
-        given = (start.params, start.codebooks)
-        found, wanted = (
-            jax.tree.map(jnp.shape, each) for each in (given, (params, state))
-        )
-        if found != wanted:
-            raise InputError(
-                "the tokenizer to start from has another shape: "
-                f"{_first_difference(found, wanted)}; give model and item vectors the "
-                "settings of its config.json"
-            )
+        there = _shapes(start.params, start.codebooks)
+        here = _shapes(params, state)
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise InputError(
+                    f"the tokenizer to start from has another shape: {name} is "
+                    f"{there.get(name)} there and {here.get(name)} here; give model "
+                    "and item vectors the settings of its config.json"
+                )
         codebooks = replace(start.codebooks, updates=jnp.zeros((), jnp.int32))
         return start.params, codebooks
 
@@ -341,21 +340,7 @@ class TokenizerTask:
         return encoder["Dense_0"]["kernel"].shape[0]
 
 
-def _first_difference(found: PyTree, wanted: PyTree) -> str:
-    pairs = (
-        {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        for leaves in (
-            jax.tree_util.tree_leaves_with_path(
-                each,
-                is_leaf=lambda x: (
-                    isinstance(x, tuple) and all(isinstance(n, int) for n in x)
-                ),
-            )
-            for each in (found, wanted)
-        )
-    )
-    there, here = pairs
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            return f"{name} is {there.get(name)} there and {here.get(name)} here"
-    return "its codebook sizes or blocks differ"
+def _shapes(params: PyTree, codebooks: Codebooks) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path((params, codebooks))
+    named = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+    return named | {"codebook_sizes": codebooks.sizes, "blocks": codebooks.blocks}
