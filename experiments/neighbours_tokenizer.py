@@ -7,8 +7,9 @@
 k-means cells cut through dense neighbourhoods; cells of a cut of the neighbours' graph
 do not. Beside each vector stand its spectral coordinates in that graph
 (`sid_jax/data/neighbourhood.py`); the quantizer reads both. 1,878 codewords. A fifth
-of the items is held out. `cut` weakens edges between top categories. Results:
-experiments/README.md.
+of the items is held out. `cut` weakens edges between top categories: codes then follow
+the tree and hold fewer near products together (`benchmarks/frontier.py` draws that).
+Results: experiments/README.md.
 """
 
 from dataclasses import replace
@@ -19,6 +20,7 @@ from sid_jax.config import (
     OptimizerConfig,
     ResidualKMeansConfig,
     RQVAEConfig,
+    SamplerConfig,
     TaxonomyTerm,
     TokenizerExperiment,
     TokenizerTaskConfig,
@@ -28,7 +30,7 @@ from sid_jax.config import (
 
 SIZES = (6, 16, 64, 256, 512, 1024)
 NEAR = NeighbourhoodConfig(k=20, blocks=((6, 2.0), (24, 1.0)))
-LABELLED = NeighbourhoodConfig(k=20, blocks=((8, 2.0), (24, 1.0)), cut=0.97)
+CUTS = (0.5, 0.8, 0.9, 0.95, 0.97, 0.99)
 
 
 def kmeans(near: NeighbourhoodConfig, sizes: tuple[int, ...]) -> TokenizerExperiment:
@@ -50,17 +52,20 @@ def get_variants() -> dict[str, TokenizerExperiment]:
         model=RQVAEConfig(
             hidden=(512,), latent=160, codebook_sizes=SIZES, principal=True
         ),
-        task=TokenizerTaskConfig(restart_steps=1000),
+        task=TokenizerTaskConfig(restart_steps=700, taxonomy=TaxonomyTerm(weight=0.03)),
+        sampler=SamplerConfig(kind="uniform"),
         optimizer=OptimizerConfig(
             learning_rate=1e-3, warmup_steps=100, schedule="cosine"
         ),
-        train=TrainConfig(steps=1500, log_every=500),
+        train=TrainConfig(steps=1000, log_every=500),
     )
-    term = TaxonomyTerm(weight=0.01)
-    return {
-        "no_neighbours": kmeans(NeighbourhoodConfig(), SIZES),
-        "kmeans": plain,
-        "kmeans_cut": kmeans(LABELLED, (8, *SIZES[1:])),
-        "rqvae": learned,
-        "taxonomy": replace(learned, task=replace(learned.task, taxonomy=term)),
+    variants = {"vectors": kmeans(NeighbourhoodConfig(), SIZES), "near": plain}
+    for cut in CUTS:
+        variants[f"cut_{cut}"] = kmeans(replace(NEAR, cut=cut), SIZES)
+    wide = replace(NEAR, blocks=((8, 2.0), (24, 1.0)), cut=0.97)
+    half = replace(plain.vectors, neighbours=replace(NEAR, cut=0.5))
+    return variants | {
+        "cut_0.97_8": kmeans(wide, (8, *SIZES[1:])),
+        "taxonomy": learned,
+        "taxonomy_cut_0.5": replace(learned, vectors=half),
     }

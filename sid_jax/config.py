@@ -8,7 +8,7 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -157,6 +157,26 @@ class RetrieverExperiment:
 
 Experiment = TokenizerExperiment | RetrieverExperiment
 
+
+@dataclass(frozen=True, kw_only=True)
+class ControlExperiment:
+    """Codes that learn nothing (`models.controls`), as a variant of a sweep.
+
+    Attributes:
+      data: where the catalog comes from.
+      vectors: what LSH reads, and what all are judged by.
+      kind: `random`, or `lsh`, signs of random projections.
+      codebook_sizes: codes a level; powers of two for `lsh`.
+      holdout: share of the items that are judged apart.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    vectors: VectorConfig = field(default_factory=VectorConfig)
+    kind: Literal["random", "lsh"] = "lsh"
+    codebook_sizes: tuple[int, ...] = (256, 256, 256, 256)
+    holdout: float = 0.0
+
+
 _WHOLE_NUMBERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)  # JSON's 1 for 1.0
 
 
@@ -215,7 +235,7 @@ def read_experiment(path: str | Path) -> Experiment:
     return config
 
 
-def read_variants(path: str | Path) -> dict[str, Experiment]:
+def read_variants(path: str | Path) -> dict[str, Experiment | ControlExperiment]:
     """The configurations that a sweep's `get_variants()` returns, by name.
 
     Raises:
@@ -228,7 +248,7 @@ def read_variants(path: str | Path) -> dict[str, Experiment]:
             f"name, not {type(variants).__name__}"
         )
     for name, config in variants.items():
-        if not isinstance(config, Experiment):
+        if not isinstance(config, Experiment | ControlExperiment):
             raise InputError(
                 f"{path}: variant {name!r} is no experiment, but "
                 f"{type(config).__name__}"
@@ -340,6 +360,7 @@ def _check_batch(batch_size: int) -> None:
 
 __all__ = [
     "CellConfig",
+    "ControlExperiment",
     "CooccurrenceTerm",
     "DataConfig",
     "DecoderConfig",

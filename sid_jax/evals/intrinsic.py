@@ -45,7 +45,6 @@ def intrinsic_metrics(
     codebook_sizes: tuple[int, ...],
     vectors: Float[NDArray, "N D"] | None = None,
     reconstructions: Float[NDArray, "N D"] | None = None,
-    residual_energy: Float[NDArray, " L+1"] | None = None,
     seed: int = 0,
     *,
     errors: Float[NDArray, "N L"] | None = None,
@@ -60,8 +59,6 @@ def intrinsic_metrics(
       codebook_sizes: codes a level.
       vectors: what was tokenized; adds `rho_*`, `share@*`, `coherence@*`, `cosine@*`.
       reconstructions: what the codes decode to; with `vectors`, adds `fvu`.
-      residual_energy: mean squared norm of the quantizer's residual before the first
-        level and after each; adds `residual@l`, the share left after level l.
       seed: of what is drawn: pairs, bootstrap, and items for AMI.
       errors: squared error of the reconstructions from the first l codes, of
         `distortion.squared_errors`; with `vectors`, adds `fvu@l` and `fvu`, and by
@@ -109,10 +106,6 @@ def intrinsic_metrics(
             metrics |= category_fvu(
                 own(vectors), own(errors)[:, -1], own(labels).tolist()
             )
-    if residual_energy is not None:
-        whole = float(residual_energy[0]) or float("nan")
-        for level, energy in enumerate(residual_energy[1:], start=1):
-            metrics[f"residual@{level}"] = float(energy) / whole
     return metrics
 
 

@@ -19,7 +19,7 @@ from sid_jax.typing import Float, Int, NDArray, typed
 
 
 @typed
-def prefix_neighbours(
+def neighbour_metrics(
     codes: Int[NDArray, "N L"],
     leaf: Int[NDArray, " N"],
     data: Interactions | None = None,

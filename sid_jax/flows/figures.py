@@ -43,7 +43,7 @@ def make_tables(table: SidTable, values: Figures) -> list[Table]:
         return rows
 
     skew = ("usage", "perplexity", "entropy", "nats", "gini", "top1")
-    use = by_level((*skew, "branching", "conditional_entropy", "residual"))
+    use = by_level((*skew, "branching", "conditional_entropy"))
     bought = {
         level: {name.removesuffix("_by_purchase"): each for name, each in row.items()}
         for level, row in by_level([f"{name}_by_purchase" for name in skew]).items()

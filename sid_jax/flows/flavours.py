@@ -12,7 +12,7 @@ from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import DataConfig, load
 from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.errors import InputError
-from sid_jax.evals.neighbours import prefix_neighbours
+from sid_jax.evals.neighbours import neighbour_metrics
 from sid_jax.flows import runs
 from sid_jax.flows.runs import Log
 from sid_jax.report.neighbours import Comparison, Neighbours, neighbours_section
@@ -39,7 +39,7 @@ def compare_flavours(
       items: ids of the products to show; empty: some are drawn, always the same.
 
     Returns:
-      The figures of `prefix_neighbours` by flavour.
+      The figures of `neighbour_metrics` by flavour.
 
     Raises:
       InputError: no tokenizer's run, runs on different items, or an unknown id.
@@ -60,7 +60,7 @@ def compare_flavours(
     leaf = Taxonomy.from_paths(catalog.categories).leaf
     data, note = _find_data(config.data, catalog)
     figures = {
-        name: prefix_neighbours(each, leaf, data)
+        name: neighbour_metrics(each, leaf, data)
         for name, each in zip(NAMES, codes, strict=True)
     }
     for line in _lines(figures, note):

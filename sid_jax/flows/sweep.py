@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sid_jax.config import TokenizerExperiment, read_variants
+from sid_jax.config import ControlExperiment, TokenizerExperiment, read_variants
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
+from sid_jax.flows.control import judge_control
 from sid_jax.flows.runs import Log
 from sid_jax.flows.tokenizer import read_figures, train_tokenizer
 
@@ -39,6 +40,7 @@ def sweep(
     """Trains every variant of an experiment file with every seed, and tells them apart.
 
     A run that is finished is not done again, so that a sweep goes on where it stopped.
+    Controls learn nothing and leave no run: they are judged anew, in seconds.
 
     Args:
       path: file with `get_variants()`.
@@ -64,18 +66,22 @@ def sweep(
     found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for seed in seeds:
         for name, config in variants.items():
-            if not isinstance(config, TokenizerExperiment):
+            if isinstance(config, ControlExperiment):
+                values = judge_control(config, seed)
+            elif isinstance(config, TokenizerExperiment):
+                train = dataclasses.replace(config.train, seed=seed)
+                config = dataclasses.replace(config, train=train)
+                run = folder / f"{name}-{seed}"
+                train_tokenizer(config, run, lambda line: None)
+                values = read_figures(run)
+            else:
                 raise InputError(f"{path}: variant {name!r} is no tokenizer")
-            train = dataclasses.replace(config.train, seed=seed)
-            config = dataclasses.replace(config, train=train)
-            run = folder / f"{name}-{seed}"
-            train_tokenizer(config, run, lambda line: None)
-            found[name].append(_figures(read_figures(run)))
+            found[name].append(_figures(values))
             done += 1
             spent = time.monotonic() - began
             log(
                 f"{done}/{total}  {name} seed {seed}: rho half "
-                f"{found[name][-1]['rho_half']:.3f}, FVU {found[name][-1]['fvu']:.3f}"
+                f"{found[name][-1]['rho_half']:.3f}"
                 f"  ({spent:.0f} s, {spent / done * (total - done):.0f} s to go)"
             )
             _write(folder, path, found, seeds)

@@ -22,15 +22,15 @@ from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, judge_subsets
 from sid_jax.flows import runs
-from sid_jax.flows.encoding import Encoded, Tokenizer
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.sids.table import SidTable, write_table
 from sid_jax.train.loop import checkpoint_step, fit
 from sid_jax.train.progress import MetricsLog
 from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
-from sid_jax.typing import Int, NDArray
+from sid_jax.typing import Float, Int, NDArray
 
-__all__ = ["Tokenizer", "read_figures", "train_tokenizer"]
+__all__ = ["Tokenizer", "judge_codes", "read_figures", "train_tokenizer"]
 
 CODES = "codes/"
 """Before the names of the codes' figures in `metrics.jsonl`."""
@@ -107,13 +107,55 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     old = _old_codes(config, catalog, before)
     encoded = tokenizer.encode(catalog, old, config.start.slack)
     table = tokenizer.table(catalog, encoded)
-    values = _judge(config, catalog, bought, encoded, rows, held)
+    values = judge_codes(
+        encoded.codes,
+        config.model.codebook_sizes,
+        encoded.vectors,
+        catalog,
+        bought,
+        (rows, held),
+        encoded.errors,
+    )
     metrics = MetricsLog(folder / runs.METRICS, None)
     step = checkpoint_step(folder) or 0
     metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
     metrics.close()
     write_table(folder / runs.SIDS, table)
     return table
+
+
+def judge_codes(
+    codes: Int[NDArray, "N L"],
+    sizes: tuple[int, ...],
+    vectors: Float[NDArray, "N D"],
+    catalog: Catalog,
+    bought: Int[NDArray, " N"] | None,
+    parts: tuple[Int[NDArray, " n"], Int[NDArray, " h"] | None],
+    errors: Float[NDArray, "N L"] | None = None,
+) -> dict[str, float]:
+    """Figures of a catalog's codes: all items; of a holdout also `train/`, `heldout/`.
+
+    Args:
+      codes: SID of each item.
+      sizes: codes a level.
+      vectors: what was tokenized.
+      catalog: the items.
+      bought: how often each was bought, so far as that is known.
+      parts: rows that codes were learned from, and those held out.
+      errors: squared error by depth, of a tokenizer that reconstructs.
+    """
+    taxonomy = Taxonomy.from_paths(catalog.categories)
+    told = {
+        "errors": errors,
+        "purchases": None if bought is None else bought.astype(float),
+        "taxonomy": taxonomy if any(catalog.categories) else None,
+    }
+    values = intrinsic_metrics(codes, sizes, vectors, **told)
+    known, held = parts
+    if held is not None:
+        subsets = {"train": known, "heldout": held}
+        values |= judge_subsets(codes, sizes, subsets, vectors, **told)
+    return values
 
 
 def read_figures(folder: Path) -> dict[str, float]:
@@ -267,29 +309,6 @@ def _old_codes(
     rows = np.asarray([row_of.get(each, -1) for each in catalog.item_ids])
     codes = table.codes()[rows, :num_levels]
     return np.where(rows[:, None] < 0, -1, codes).astype(np.int32)
-
-
-def _judge(
-    config: TokenizerExperiment,
-    catalog: Catalog,
-    bought: Int[NDArray, " N"] | None,
-    encoded: Encoded,
-    rows: Int[NDArray, " n"],
-    held: Int[NDArray, " h"] | None,
-) -> dict[str, float]:
-    told = {
-        "errors": encoded.errors,
-        "purchases": None if bought is None else bought.astype(float),
-        "taxonomy": Taxonomy.from_paths(catalog.categories)
-        if any(catalog.categories)
-        else None,
-    }
-    sizes = config.model.codebook_sizes
-    values = intrinsic_metrics(encoded.codes, sizes, encoded.vectors, **told)
-    if held is not None:
-        subsets = {"train": rows, "heldout": held}
-        values |= judge_subsets(encoded.codes, sizes, subsets, encoded.vectors, **told)
-    return values
 
 
 def _find_figures(folder: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sid_jax.data.catalog import Interactions
 from sid_jax.errors import InputError
-from sid_jax.evals.neighbours import prefix_neighbours
+from sid_jax.evals.neighbours import neighbour_metrics
 
 
 def brute_force(codes, leaf, data):
@@ -62,7 +62,7 @@ def test_is_its_definition_over_all_pairs(seed, count, basket_size):
     codes = rng.integers(3, size=(count, 2)).astype(np.int32)
     leaf = rng.integers(-1, 3, size=count).astype(np.int32)
     data = make_data(rng, count, min(basket_size, count))
-    found, wanted = prefix_neighbours(codes, leaf, data), brute_force(codes, leaf, data)
+    found, wanted = neighbour_metrics(codes, leaf, data), brute_force(codes, leaf, data)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_allclose(
@@ -73,7 +73,7 @@ def test_is_its_definition_over_all_pairs(seed, count, basket_size):
 def test_codes_that_are_leaves_give_substitutes_alone():
     leaf = np.repeat(np.arange(4), 5).astype(np.int32)
     codes = np.stack([leaf, np.arange(20, dtype=np.int32)], axis=1)
-    found = prefix_neighbours(codes, leaf)
+    found = neighbour_metrics(codes, leaf)
     assert found["same_leaf@1"] == 1 and found["same_leaf@0"] == pytest.approx(4 / 19)
     assert np.isnan(found["same_leaf@2"]) and found["anchors@2"] == 0
     assert not any(name.startswith("lift") for name in found)
@@ -86,17 +86,17 @@ def test_independent_purchases_have_no_lift_and_pairs_bought_together_do():
     leaf = np.arange(30, dtype=np.int32) % 6
     users = [str(place) for place in range(len(baskets))]
     data = Interactions.from_baskets(users, np.zeros(len(users), int), baskets)
-    found = prefix_neighbours(codes, leaf, data)
+    found = neighbour_metrics(codes, leaf, data)
     for name in ("lift@0", "lift@1", "lift_across@1"):
         assert found[name] == pytest.approx(1, abs=0.02), name
     together = [np.flatnonzero(codes[:, 0] == each % 5) for each in range(50)]
     users = users[:50]
     data = Interactions.from_baskets(users, np.zeros(50, int), together)
-    assert prefix_neighbours(codes, leaf, data)["lift@1"] == pytest.approx(5)
+    assert neighbour_metrics(codes, leaf, data)["lift@1"] == pytest.approx(5)
 
 
 def test_data_of_another_catalog_is_refused():
     data = Interactions.from_baskets(["a"], [0], [[0, 5]])
     codes, leaf = np.zeros((3, 1), np.int32), np.zeros(3, np.int32)
     with pytest.raises(InputError, match="item row 5, but codes has 3 rows"):
-        prefix_neighbours(codes, leaf, data)
+        neighbour_metrics(codes, leaf, data)

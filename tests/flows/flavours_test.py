@@ -4,7 +4,7 @@ import pytest
 from sid_jax.data.catalog import read_catalog, write_catalog
 from sid_jax.data.datasets import DataConfig, load
 from sid_jax.data.taxonomy import Taxonomy
-from sid_jax.evals.neighbours import prefix_neighbours
+from sid_jax.evals.neighbours import neighbour_metrics
 from sid_jax.flows.flavours import compare_flavours
 from sid_jax.sids.table import SidTable, read_table, write_table
 
@@ -38,7 +38,7 @@ def test_both_tables_are_judged_and_shown(world, other, tmp_path, capsys):
     for folder, found in zip(folders, figures.values(), strict=True):
         table = read_table(folder / "sids.parquet")
         codes = table.codes()[table.rows(catalog.item_ids)]
-        np.testing.assert_equal(found, prefix_neighbours(codes, leaf, data))
+        np.testing.assert_equal(found, neighbour_metrics(codes, leaf, data))
     assert figures["precision"] != figures["discovery"]
 
 
