@@ -27,10 +27,10 @@ from sid_jax.config import (
     TrainConfig,
     VectorConfig,
 )
+from sid_jax.models.rqvae import DEEP as SIZES
 
-SIZES = (6, 16, 64, 256, 512, 1024)
 NEAR = NeighbourhoodConfig(k=20, blocks=((6, 2.0), (24, 1.0)))
-CUTS = (0.5, 0.8, 0.9, 0.95, 0.97, 0.99)
+CUTS = ((20, 0.5), (20, 0.8), (20, 0.9), (20, 0.95), (20, 0.99), (40, 0.8), (40, 0.95))
 
 
 def kmeans(near: NeighbourhoodConfig, sizes: tuple[int, ...]) -> TokenizerExperiment:
@@ -50,7 +50,7 @@ def get_variants() -> dict[str, TokenizerExperiment]:
     learned = replace(
         plain,
         model=RQVAEConfig(
-            hidden=(512,), latent=160, codebook_sizes=SIZES, principal=True
+            hidden=(512,), latent=288, codebook_sizes=SIZES, principal=True
         ),
         task=TokenizerTaskConfig(restart_steps=700, taxonomy=TaxonomyTerm(weight=0.03)),
         sampler=SamplerConfig(kind="uniform"),
@@ -59,13 +59,15 @@ def get_variants() -> dict[str, TokenizerExperiment]:
         ),
         train=TrainConfig(steps=1000, log_every=500),
     )
-    variants = {"vectors": kmeans(NeighbourhoodConfig(), SIZES), "near": plain}
-    for cut in CUTS:
-        variants[f"cut_{cut}"] = kmeans(replace(NEAR, cut=cut), SIZES)
-    wide = replace(NEAR, blocks=((8, 2.0), (24, 1.0)), cut=0.97)
-    half = replace(plain.vectors, neighbours=replace(NEAR, cut=0.5))
-    return variants | {
-        "cut_0.97_8": kmeans(wide, (8, *SIZES[1:])),
-        "taxonomy": learned,
-        "taxonomy_cut_0.5": replace(learned, vectors=half),
+    variants = {
+        "vectors": kmeans(NeighbourhoodConfig(), SIZES),
+        "near": plain,
+        "near-taxonomy": learned,
     }
+    for k, cut in CUTS:
+        near = replace(NEAR, k=k, cut=cut)
+        variants[f"k{k}_cut_{cut}"] = kmeans(near, SIZES)
+        if (k, cut) in ((20, 0.5), (40, 0.95)):
+            vectors = replace(plain.vectors, neighbours=near)
+            variants[f"k{k}_cut_{cut}-taxonomy"] = replace(learned, vectors=vectors)
+    return variants

@@ -31,6 +31,9 @@ GROWING = (128, 256, 512, 1024)
 TREE = (8, 64, 256, 1024)
 """1,352 codewords, a first level as coarse as top categories: hierarchy first."""
 
+DEEP = (6, 16, 64, 256, 512, 1024)
+"""1,878 codewords, six levels: the hierarchy of TREE, and SIDs that are unique."""
+
 UNIFORM = (256, 256, 256, 256)
 """1,024 codewords; TIGER's and NEO's shape."""
 

@@ -148,3 +148,17 @@ def test_a_cell_of_fewer_rows_than_codes_has_codewords_to_spare():
     )
     quantized = quantize(vectors, codebooks, jnp.int32(cells))
     np.testing.assert_allclose(quantized.distances[:2], 0, atol=1e-5)
+
+
+def test_no_level_of_noise_is_taken_by_a_few_codes():
+    """From whole rows as a start, nearly all rows fall to the shortest of them."""
+    sizes = (128,) * 4
+    vectors = jax.random.normal(jax.random.key(0), (2000, 64))
+    vectors *= jnp.arange(1, 65) ** -0.5
+    for seed in range(5):
+        books = fit_codebooks(jax.random.key(seed), vectors, sizes, iterations=5)
+        codes = np.asarray(quantize(vectors, books).codes)
+        for level in codes.T:
+            share = np.bincount(level, minlength=128) / len(level)
+            assert share.max() < 0.1
+            assert (share == 0).mean() < 0.1
