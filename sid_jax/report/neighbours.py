@@ -50,9 +50,10 @@ def _side(side: Neighbours) -> str:
         f"{element('span', text(side.flavour))} "
         f"{element('code', text(side.sid), class_='sid')}"
     )
+    shared = "code" if side.depth == 1 else f"{side.depth} codes"
     told = (
         f"{len(side.nearest):,} of {side.total:,} products that share the first "
-        f"{side.depth} codes, or more"
+        f"{shared}, or more"
         if side.nearest
         else "no other product shares its first code"
     )
