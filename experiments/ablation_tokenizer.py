@@ -90,11 +90,8 @@ def get_variants() -> dict[str, c.TokenizerExperiment | c.ControlExperiment]:
         "lambda_0.03": replace(task, taxonomy=STRONG),
         "no_cousins": replace(task, taxonomy=replace(TAXONOMY, cousin=0.0)),
     }
-    models = {
-        "rotation": replace(base.model, gradient="rotation"),
-        "narrow": c.RQVAEConfig(codebook_sizes=GROWING),  # TIGER's, without the axes
-    }
+    narrow = c.RQVAEConfig(codebook_sizes=GROWING)  # TIGER's, without the axes
     pairs = c.PairConfig(window=2, min_support=5)
     changed = {k: replace(base, task=each, pairs=pairs) for k, each in options.items()}
-    changed |= {k: replace(base, task=task, model=each) for k, each in models.items()}
+    changed["narrow"] = replace(base, task=task, model=narrow)
     return variants | {f"growing+{k}": each for k, each in changed.items()}

@@ -201,33 +201,6 @@ def pass_straight(
 
 
 @typed
-def pass_rotated(
-    latent: Float[Array, "B D"], total: Float[Array, "B D"]
-) -> Float[Array, "B D"]:
-    """Forward `total`, backward the rotation and scaling that maps latent to it.
-
-    The rotation trick (Fifty et al. 2024): with e^ and q^ of unit length and
-    w = (e^ + q^) / ||e^ + q^||, it returns (||q|| / ||e||) (e - 2 w w'e + 2 q^ e^'e),
-    constant but for e. Where either vector is near zero or they are nearly opposite the
-    rotation is not defined, and the gradient passes straight.
-    """
-    e, q = jax.lax.stop_gradient((latent, total))
-    e_norm = jnp.linalg.norm(e, axis=-1, keepdims=True)
-    q_norm = jnp.linalg.norm(q, axis=-1, keepdims=True)
-    e_unit, q_unit = e / jnp.maximum(e_norm, 1e-6), q / jnp.maximum(q_norm, 1e-6)
-    middle = e_unit + q_unit
-    width = jnp.linalg.norm(middle, axis=-1, keepdims=True)
-    w = middle / jnp.maximum(width, 1e-6)
-    along = jnp.sum(latent * w, axis=-1, keepdims=True)
-    length = jnp.sum(latent * e_unit, axis=-1, keepdims=True)
-    turned = (q_norm / jnp.maximum(e_norm, 1e-6)) * (
-        latent - 2 * w * along + 2 * q_unit * length
-    )
-    defined = (jnp.minimum(e_norm, q_norm) > 1e-6) & (width > 1e-3)
-    return jnp.where(defined, turned, pass_straight(latent, total))
-
-
-@typed
 def count_usage(quantized: Quantized, codebooks: Codebooks) -> Usage:
     """Counts and sums of the residuals that each codeword got."""
     largest = codebooks.vectors.shape[1]

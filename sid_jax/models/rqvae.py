@@ -7,7 +7,7 @@ argument: a moving average owns them, so they are no parameters of the module.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,6 @@ from sid_jax.errors import InputError
 from sid_jax.models.codebooks import Codebooks
 from sid_jax.models.quantizer import (
     Quantized,
-    pass_rotated,
     pass_straight,
     quantize,
 )
@@ -54,15 +53,12 @@ class RQVAEConfig:
         the MLPs' last layers start at zero (ours). Training then begins at residual
         k-means on principal components, and the latent is at most as wide as the item
         vectors.
-      gradient: how it passes the quantizer: `straight` (van den Oord et al. 2017), or
-        `rotation` (Fifty et al. 2024).
     """
 
     hidden: tuple[int, ...] = (512, 256, 128)
     latent: int = 32
     codebook_sizes: tuple[int, ...] = UNIFORM
     principal: bool = False
-    gradient: Literal["straight", "rotation"] = "straight"
 
     def __post_init__(self):
         if min(self.latent, *self.hidden, 1) < 1:
@@ -153,8 +149,7 @@ class RQVAE(nn.Module):
         if old is not None:
             quantized = stick(quantized, old, latent, codebooks, slack, cells)
         total = quantized.prefix(depth)
-        passing = pass_rotated if self.config.gradient == "rotation" else pass_straight
-        decoded = self.decode(passing(latent, total))
+        decoded = self.decode(pass_straight(latent, total))
         return TokenizerOutput(latent, quantized, decoded)
 
 

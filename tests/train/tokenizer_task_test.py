@@ -56,7 +56,7 @@ EVERYTHING = TokenizerTask(
         progressive=True,
         even=0.01,
     ),
-    replace(RQVAE.model, principal=True, latent=4, gradient="rotation"),
+    replace(RQVAE.model, principal=True, latent=4),
     blocks=(2, 3),
 )
 
