@@ -3,7 +3,7 @@
     sid import --items items.jsonl.gz --sequences sequences.txt.gz --name beauty
     sid train experiments/tokenizer_beauty.py --workdir runs/tokenizer_beauty
 
-66 s on 2 shared CPU cores, report included: 10,912 SIDs, 99% or more of every
+72 s on 2 shared CPU cores, report included: .901 SIDs an item, 99% or more of every
 codebook in use, 4.5% of the variance unexplained, rho half .80. Any imported catalog
 takes its place with `--data.name`.
 """

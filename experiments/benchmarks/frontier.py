@@ -40,17 +40,23 @@ def draw(points: Mapping[str, tuple[float, float]], title: str) -> Figure:
         for name, (across, up) in points.items():
             color = PALETTE[0] if name in kept else OTHER
             axes.plot(across, up, "o", color=color, ms=5)
+            # On the frontier above and below by turns, the others to the left.
+            side, away = "right", (-7, 0)
+            if name in kept:
+                side, away = "left", (6, 9 - 18 * (kept.index(name) % 2))
             axes.annotate(
                 name,
                 (across, up),
-                (5, 4),
+                away,
                 textcoords="offset points",
+                ha=side,
+                va="center",
                 color=INK,
                 size=8,
             )
         axes.axvline(0.75, color=OTHER, ls=":", lw=1)
         axes.axhline(0.80, color=OTHER, ls=":", lw=1)
-        axes.margins(0.12)
+        axes.margins(0.15)
         axes.set(
             title=title,
             xlabel="AMI of the first code and the top category",

@@ -24,20 +24,26 @@ from sid_jax.models.quantizer import (
 from sid_jax.models.sticky import stick
 from sid_jax.typing import Array, Float, Int, PyTree, typed
 
+# Beside each: residual k-means on Amazon Beauty (experiments/README.md).
 GROWING = (128, 256, 512, 1024)
-"""1,920 codewords, a coarse first level: similarity and uniqueness in balance."""
+"""1,920 codewords: rho half .65, AMI c1~d1 .42, unique .92, FVU .27. Similarity and
+uniqueness in balance."""
 
 TREE = (8, 64, 256, 1024)
-"""1,352 codewords, a first level as coarse as top categories: hierarchy first."""
+"""1,352 codewords: rho half .75, AMI c1~d1 .60, unique .79, FVU .33. A first level as
+coarse as top categories: hierarchy first."""
 
 DEEP = (6, 16, 64, 256, 512, 1024)
-"""1,878 codewords, six levels: the hierarchy of TREE, and SIDs that are unique."""
+"""1,878 codewords: rho half .76, AMI c1~d1 .61, unique .93, FVU .30 (fitted on four
+fifths of the items). The hierarchy of TREE, and SIDs that are unique."""
 
 UNIFORM = (256, 256, 256, 256)
-"""1,024 codewords; TIGER's and NEO's shape."""
+"""1,024 codewords: rho half .61, AMI c1~d1 .38, unique .94, FVU .32. TIGER's and NEO's
+shape."""
 
 SHRINKING = (1024, 512, 256, 128)
-"""1,920 codewords; PLUM's shape (arXiv 2510.07784): uniqueness and reconstruction."""
+"""1,920 codewords: rho half .44, AMI c1~d1 .30, unique .98, FVU .27. PLUM's shape
+(arXiv 2510.07784): uniqueness and reconstruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
