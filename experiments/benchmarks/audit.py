@@ -9,9 +9,8 @@ recall@2k and average precision, of kNN on the vectors, of one tokenizer's codes
 several tokenizers that vote together.
 
 precision@k of 5% far flips, seeds 0-2 (kNN / 1 / 4 tokenizers of 32,128,256,512 codes):
-Beauty, TF-IDF of title and brand .695 / .578 / .652
-Beauty, MiniLM of title | brand   .768 / .638 / .726
-12,000 Instacart products, MiniLM .647 / .518 / .598
+Beauty, TF-IDF of title and brand .695 / .598 / .660
+12,000 Instacart products, TF-IDF .439 / .376 / .435
 Real errors of the catalog count as misses, and hold all three down: of Beauty's first
 suspects without any flip, a lip liner is filed under Hair Care and a shampoo under
 Face Cleansers; Instacart has departments `missing` and `other`.
