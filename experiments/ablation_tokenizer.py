@@ -11,7 +11,6 @@ option each beside `growing-taxonomy`. Results: experiments/README.md.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from sid_jax import config as c
 from sid_jax.models.rqvae import GROWING, TREE, UNIFORM
@@ -54,10 +53,10 @@ def kmeans(sizes: tuple[int, ...]) -> c.TokenizerExperiment:
 
 def get_variants() -> dict[str, c.TokenizerExperiment | c.ControlExperiment]:
     flat = kmeans((1024,))
-    told: dict[str, Any] = {"data": flat.data, "vectors": flat.vectors, "holdout": 0.2}
-    variants: dict[str, Any] = {
-        "random": c.ControlExperiment(kind="random", **told),
-        "lsh": c.ControlExperiment(kind="lsh", **told),
+    control = c.ControlExperiment(data=flat.data, vectors=flat.vectors, holdout=0.2)
+    variants: dict[str, c.TokenizerExperiment | c.ControlExperiment] = {
+        "random": replace(control, kind="random"),
+        "lsh": replace(control, kind="lsh"),
         "flat_vq": flat,
     }
     for name, sizes in SHAPES.items():
