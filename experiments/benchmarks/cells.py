@@ -37,6 +37,7 @@ from sid_jax.errors import InputError
 from sid_jax.evals.constraints import constraint_metrics
 from sid_jax.evals.hierarchy import fragmentation
 from sid_jax.flows.tokenizer import read_figures, train_tokenizer
+from sid_jax.report.tables import format_rows
 
 
 def measure(
@@ -90,15 +91,6 @@ def measure(
             log(f"{name} seed {seed}: FVU {told['FVU']:.3f}")
         rows[name] = {key: float(np.mean([f[key] for f in found])) for key in found[0]}
     return rows
-
-
-def format_rows(rows: dict[str, dict[str, float]]) -> str:
-    heads = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for name, row in rows.items():
-        cells = " | ".join(f"{value:.3f}" for value in row.values())
-        lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

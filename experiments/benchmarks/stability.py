@@ -36,6 +36,7 @@ from sid_jax.evals.align import align_codes, rename
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.tokenizer import train_tokenizer
 from sid_jax.models.text import load_encoder
+from sid_jax.report.tables import format_rows
 from sid_jax.typing import NDArray
 
 EXPERIMENT = Path(__file__).parents[1] / "tokenizer_beauty.py"
@@ -108,15 +109,6 @@ def average(
         name: {key: float(np.mean([f[name][key] for f in found])) for key in row}
         for name, row in found[0].items()
     }
-
-
-def format_rows(rows: dict[str, dict[str, float]]) -> str:
-    heads = list(next(iter(rows.values())))
-    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for name, row in rows.items():
-        cells = " | ".join(f"{value:.3f}" for value in row.values())
-        lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
 
 
 def _write_vectors(

@@ -1,4 +1,4 @@
-"""Tables of figures as HTML: models in rows, metrics in columns, the best in bold."""
+"""Tables of figures, as HTML and as Markdown: models in rows, metrics in columns."""
 
 import math
 from collections.abc import Mapping
@@ -68,6 +68,16 @@ def render_table(table: Table) -> str:
             aria_label=table.title,
         )
     )
+
+
+def format_rows(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Name -> {column: figure} as a Markdown table; every row has the same columns."""
+    heads = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for name, row in rows.items():
+        cells = " | ".join(f"{value:.3f}" for value in row.values())
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
 
 
 def _group_row(groups: list[str]) -> str:
