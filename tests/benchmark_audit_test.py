@@ -1,20 +1,12 @@
 """The audit's benchmark finds planted flips where the vectors say the category."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from sid_jax.data.catalog import Catalog
 
-FILE = Path(__file__).parents[1] / "experiments" / "benchmarks" / "audit.py"
 
-
-def test_clear_vectors_give_every_far_flip_away():
-    spec = importlib.util.spec_from_file_location("audit_benchmark", FILE)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_clear_vectors_give_every_far_flip_away(load_benchmark):
+    benchmark = load_benchmark("audit")
     place = np.arange(240) % 6
     catalog = Catalog.from_columns(
         [f"i{n}" for n in range(240)],

@@ -1,8 +1,5 @@
 """The cells' benchmark: blocks answer exactly, and cost what it says."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from sid_jax.config import (
@@ -16,14 +13,9 @@ from sid_jax.config import (
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.datasets import save
 
-FILE = Path(__file__).parents[1] / "experiments" / "benchmarks" / "cells.py"
 
-
-def test_blocks_are_never_wrong_and_codes_without_cells_are(tmp_path):
-    spec = importlib.util.spec_from_file_location("cells_benchmark", FILE)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_blocks_are_never_wrong_and_codes_without_cells_are(tmp_path, load_benchmark):
+    benchmark = load_benchmark("cells")
     count = 240
     rng = np.random.default_rng(0)
     catalog = Catalog.from_columns(

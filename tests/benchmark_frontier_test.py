@@ -1,24 +1,16 @@
 """The frontier's picture: what nothing beats in both."""
 
-import importlib.util
-from pathlib import Path
-
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
-FILE = Path(__file__).parents[1] / "experiments" / "benchmarks" / "frontier.py"
-spec = importlib.util.spec_from_file_location("frontier", FILE)
-assert spec is not None and spec.loader is not None
-frontier = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(frontier)
 
 FIGURES = st.integers(0, 6).map(lambda n: n / 6)
 
 
-@given(st.lists(st.tuples(FIGURES, FIGURES), min_size=1, max_size=12))
-def test_frontier_is_what_nothing_beats(pairs):
+@settings(deadline=None)
+@given(pairs=st.lists(st.tuples(FIGURES, FIGURES), min_size=1, max_size=12))
+def test_frontier_is_what_nothing_beats(load_benchmark, pairs):
     points = {f"v{i}": pair for i, pair in enumerate(pairs)}
-    kept = frontier.find_frontier(points)
+    kept = load_benchmark("frontier").find_frontier(points)
     seen = {points[name] for name in kept}
     assert len(seen) == len(kept)  # of equal points, one
     for pair in pairs:
@@ -26,7 +18,8 @@ def test_frontier_is_what_nothing_beats(pairs):
         assert (pair in seen) == (not beaten)
 
 
-def test_picture_names_every_point():
-    figure = frontier.draw({"a": (0.5, 0.8), "b": (0.7, 0.7), "c": (0.4, 0.6)}, "t")
+def test_picture_names_every_point(load_benchmark):
+    draw = load_benchmark("frontier").draw
+    figure = draw({"a": (0.5, 0.8), "b": (0.7, 0.7), "c": (0.4, 0.6)}, "t")
     told = {text.get_text() for text in figure.axes[0].texts}
     assert told == {"a", "b", "c"}

@@ -1,8 +1,5 @@
 """The quantizers' benchmark runs without its peers, and its numbers are the work's."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +7,9 @@ import numpy as np
 from sid_jax.models.kmeans import fit_codebooks
 from sid_jax.models.quantizer import quantize
 
-FILE = Path(__file__).parents[1] / "experiments" / "benchmarks" / "quantize.py"
 
-
-def test_it_runs_without_peers_and_tells_the_error_of_the_codes():
-    spec = importlib.util.spec_from_file_location("quantize_benchmark", FILE)
-    assert spec is not None and spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_it_runs_without_peers_and_tells_the_error_of_the_codes(load_benchmark):
+    benchmark = load_benchmark("quantize")
     vectors = benchmark.draw_vectors(300, 6)
     measured = benchmark.measure(
         vectors, (8, 4), beams=(1, 3), iterations=2, batch=64, repeats=2

@@ -1,8 +1,11 @@
 """Eight CPU devices for every test, and programs that compile fast."""
 
+import importlib.util
 import json
 import os
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,22 @@ if version("jaxlib").startswith("0.10."):  # later ones abort at a flag they dro
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+@pytest.fixture(scope="session")
+def load_benchmark():
+    """Name of a script in `experiments/benchmarks` -> its module."""
+
+    @cache
+    def load(name):
+        path = Path(__file__).parents[1] / "experiments" / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

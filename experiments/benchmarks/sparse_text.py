@@ -6,7 +6,7 @@
 
 Each run is a tokenizer whose vectors come from a file that `sid embed --encoder MODEL`
 wrote. Its items are encoded again from the cut text, by the same encoder. Printed, a
-column a run: share of the items whose cut text gets the same first codes, and
+row a run: share of the items whose cut text gets the same first codes, and
 fragmentation and agreement with the category tree of cut, whole and naturally short
 texts (titles of at most `--short` words).
 """
@@ -27,6 +27,7 @@ from sid_jax.evals.propagation import error_propagation, short_rows
 from sid_jax.flows import runs
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.models.text import load_encoder
+from sid_jax.report.tables import format_rows
 
 SHOWN = ("fragmentation@1", "ami_d1@1", "ami_d2@1", "fvu")
 
@@ -63,15 +64,6 @@ def measure(
             found |= {name: told[name] for name in told if name in wanted}
         rows[folder.name] = found
     return rows
-
-
-def format_rows(rows: dict[str, dict[str, float]]) -> str:
-    names = dict.fromkeys(name for row in rows.values() for name in row)
-    lines = ["| | " + " | ".join(rows) + " |", "|---|" + "---|" * len(rows)]
-    for name in names:
-        cells = " | ".join(f"{row.get(name, np.nan):.3f}" for row in rows.values())
-        lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

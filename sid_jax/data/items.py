@@ -95,12 +95,16 @@ def item_stream(
     return stream
 
 
-def split_holdout(num_items: int, share: float) -> tuple[NDArray, NDArray]:
+def split_holdout(num_items: int, share: float) -> tuple[NDArray, NDArray | None]:
     """Rows to train on, and rows held out: the same ones in every run.
+
+    A share of 0 holds nothing out: all rows, and None.
 
     Raises:
       InputError: one of the two is empty.
     """
+    if not share:
+        return np.arange(num_items), None
     count = round(num_items * share)
     if not 0 < count < num_items:
         raise InputError(

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sid_jax.data.catalog import Catalog
+from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.importer import read_baskets, read_sequences
 from sid_jax.data.readers import read_table
 from sid_jax.errors import InputError
@@ -80,6 +80,15 @@ def write_purchases(
     columns = {"item_id": pa.array(item_ids, pa.string()), "purchases": purchases}
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
+
+
+def count_purchases(
+    data: Interactions | None, num_items: int
+) -> Int[NDArray, " N"] | None:
+    """How often each item was bought; None without histories."""
+    if data is None:
+        return None
+    return np.bincount(data.items, minlength=num_items)
 
 
 def _count(path: Path, item_ids: Sequence[str], read) -> tuple[NDArray, list[str]]:

@@ -7,6 +7,7 @@ import numpy as np
 from sid_jax.config import ControlExperiment
 from sid_jax.data.datasets import load
 from sid_jax.data.items import split_holdout
+from sid_jax.data.purchases import count_purchases
 from sid_jax.data.vectors import ItemVectors
 from sid_jax.flows.tokenizer import judge_codes
 from sid_jax.models.controls import lsh_codes, random_codes
@@ -19,23 +20,18 @@ def judge_control(config: ControlExperiment, seed: int) -> dict[str, float]:
       InputError: bad data or recipe, or LSH codes that are no power of two.
     """
     catalog, data = load(config.data)
-    rows, held = np.arange(len(catalog)), None
-    if config.holdout:
-        rows, held = split_holdout(len(catalog), config.holdout)
+    rows, held = split_holdout(len(catalog), config.holdout)
     recipe = ItemVectors.fit(config.vectors, catalog.take(rows))
     vectors, key = recipe.encode_plain(catalog), jax.random.key(seed)
     if config.kind == "lsh":
         codes = lsh_codes(key, jnp.asarray(vectors), config.codebook_sizes)
     else:
         codes = random_codes(key, len(catalog), config.codebook_sizes)
-    bought = None
-    if data is not None:
-        bought = np.bincount(data.items, minlength=len(catalog))
     return judge_codes(
         np.asarray(codes),
         config.codebook_sizes,
         vectors + recipe.centre,
         catalog,
-        bought,
+        count_purchases(data, len(catalog)),
         (rows, held),
     )

@@ -15,7 +15,7 @@ from sid_jax.data.datasets import load
 from sid_jax.data.items import ItemArrays, item_stream, split_holdout
 from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream
 from sid_jax.data.pipeline import split_last
-from sid_jax.data.purchases import write_purchases
+from sid_jax.data.purchases import count_purchases, write_purchases
 from sid_jax.data.sampler import category_paths, hierarchical_stream
 from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.data.vectors import ItemVectors
@@ -49,18 +49,14 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     """
     done = runs.open_run(folder, config)
     catalog, data = load(config.data)
-    rows, held = np.arange(len(catalog)), None
-    if config.holdout:
-        rows, held = split_holdout(len(catalog), config.holdout)
+    rows, held = split_holdout(len(catalog), config.holdout)
     largest = max(config.model.codebook_sizes)
     if len(rows) < largest:
         raise InputError(
             f"the catalog has {len(rows)} items to learn from, fewer than the {largest}"
             " codes of the largest level; set --model.codebook-sizes, such as 8 8 8"
         )
-    bought = None
-    if data is not None:
-        bought = np.bincount(data.items, minlength=len(catalog))
+    bought = count_purchases(data, len(catalog))
     before = _load_start(config)
     if done is None:
         log(f"item vectors of {len(catalog):,} items")

@@ -82,7 +82,9 @@ def test_a_stream_is_a_function_of_the_step_and_processes_share_a_batch(seed, st
 
 def test_the_held_out_items_are_the_same_in_every_run():
     rows, held = split_holdout(10, 0.2)
-    assert len(held) == 2
+    assert held is not None and len(held) == 2
+    everything, none = split_holdout(10, 0)
+    assert none is None and len(everything) == 10
     np.testing.assert_array_equal(np.sort(np.append(rows, held)), np.arange(10))
     again = split_holdout(10, 0.2)
     np.testing.assert_array_equal(held, again[1])
