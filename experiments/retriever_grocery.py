@@ -6,7 +6,7 @@ sid train experiments/retriever_grocery.py --workdir runs/retriever_grocery
 
 from sid_jax.config import (
     DataConfig,
-    DecoderConfig,
+    HierarchicalConfig,
     OptimizerConfig,
     PromptConfig,
     RetrieverExperiment,
@@ -21,9 +21,12 @@ def get_config() -> RetrieverExperiment:
         tokenizer="runs/tokenizer_grocery",
         data=DataConfig(name="complete_journey"),
         prompts=PromptConfig(history=64, basket=8),
-        model=DecoderConfig(
-            transformer=TransformerConfig(
+        model=HierarchicalConfig(
+            trunk=TransformerConfig(
                 width=128, depth=3, num_heads=4, mlp_width=256, dropout=0.1
+            ),
+            spell=TransformerConfig(
+                width=128, depth=1, num_heads=4, mlp_width=256, dropout=0.1
             ),
             repeat=True,
         ),

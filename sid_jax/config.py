@@ -5,13 +5,9 @@ import hashlib
 import importlib.util
 import json
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-from beartype import BeartypeConf
-from beartype.door import is_bearable
 
 from sid_jax.data.cells import CellConfig
 from sid_jax.data.datasets import DataConfig
@@ -19,14 +15,21 @@ from sid_jax.data.neighbourhood import NeighbourhoodConfig
 from sid_jax.data.pairs import PairConfig
 from sid_jax.data.pipeline import PromptConfig
 from sid_jax.data.sampler import SamplerConfig
+from sid_jax.data.sequences import SequenceConfig
 from sid_jax.data.vectors import VectorConfig
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
-from sid_jax.models.decoder import DecoderConfig
+from sid_jax.models.flat import FlatConfig
+from sid_jax.models.hierarchical import HierarchicalConfig
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig, TokenizerConfig
+from sid_jax.models.sasrec import SASRecConfig
+from sid_jax.models.t5 import T5Config
+from sid_jax.models.tiger import TigerConfig
 from sid_jax.models.transformer import TransformerConfig
+from sid_jax.plain import from_plain, to_plain
 from sid_jax.train.loop import TrainConfig
 from sid_jax.train.optimizer import OptimizerConfig
+from sid_jax.train.retriever_task import RetrieverConfig, RetrieverTaskConfig
 from sid_jax.train.sharding import MeshConfig
 from sid_jax.train.tokenizer_config import (
     CooccurrenceTerm,
@@ -134,7 +137,8 @@ class RetrieverExperiment:
       data: where the baskets come from.
       prompts: what the model is told.
       model: the decoder.
-      batch_size: baskets a step.
+      task: what it learns from.
+      batch_size: baskets, or packed rows of histories, a step.
       optimizer: how parameters move.
       train: how long.
       search: how products are retrieved.
@@ -143,8 +147,9 @@ class RetrieverExperiment:
 
     tokenizer: str = "runs/tokenizer"
     data: DataConfig = field(default_factory=DataConfig)
-    prompts: PromptConfig = field(default_factory=PromptConfig)
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    prompts: PromptConfig | SequenceConfig = field(default_factory=PromptConfig)
+    model: RetrieverConfig | SASRecConfig = field(default_factory=FlatConfig)
+    task: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000))
@@ -153,6 +158,16 @@ class RetrieverExperiment:
 
     def __post_init__(self):
         _check_batch(self.batch_size)
+        packed, model = isinstance(self.prompts, SequenceConfig), self.model
+        if packed and isinstance(model, TigerConfig):
+            raise InputError("a TigerConfig reads prompts, not sequences: PromptConfig")
+        if not packed and isinstance(model, SASRecConfig):
+            raise InputError("a SASRecConfig reads sequences: SequenceConfig")
+        if packed and getattr(model, "repeat", False):
+            raise InputError(
+                "model.repeat points at the history of a prompt, which sequences do "
+                "not have; use PromptConfig, or model.repeat=False"
+            )
 
 
 Experiment = TokenizerExperiment | RetrieverExperiment
@@ -177,9 +192,6 @@ class ControlExperiment:
     holdout: float = 0.0
 
 
-_WHOLE_NUMBERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)  # JSON's 1 for 1.0
-
-
 def smoke(config: Experiment) -> Experiment:
     """Any experiment, shrunk to run in seconds: its tests and notebooks use this."""
     train = dataclasses.replace(
@@ -191,11 +203,17 @@ def smoke(config: Experiment) -> Experiment:
         "mesh": MeshConfig(rules=config.mesh.rules),  # whatever devices there are
     }
     if isinstance(config, RetrieverExperiment):
-        transformer = dataclasses.replace(
-            config.model.transformer, width=16, depth=1, num_heads=2, mlp_width=16
-        )
-        changes["model"] = dataclasses.replace(config.model, transformer=transformer)
-        changes["prompts"] = dataclasses.replace(config.prompts, history=4, basket=2)
+        parts = {
+            name: dataclasses.replace(
+                part, width=16, depth=1, num_heads=2, mlp_width=16
+            )
+            for name, part in vars(config.model).items()
+            if isinstance(part, TransformerConfig | T5Config)
+        }
+        changes["model"] = dataclasses.replace(config.model, **parts)
+        packed = isinstance(config.prompts, SequenceConfig)
+        few = {"row": 8} if packed else {"basket": 2}
+        changes["prompts"] = dataclasses.replace(config.prompts, history=4, **few)
         changes["search"] = SearchConfig(
             num_beams=4, top=5, batch_size=8, max_requests=16
         )
@@ -277,7 +295,7 @@ def _call(path: str | Path, function: str) -> Any:
 def write_config(path: str | Path, config: Experiment) -> None:
     """Writes `config.json`; each dataclass carries its class, so unions read back."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_to_plain(config), indent=2) + "\n")
+        temporary.write_text(json.dumps(to_plain(config), indent=2) + "\n")
 
 
 def read_config(path: str | Path) -> Experiment:
@@ -294,63 +312,14 @@ def read_config(path: str | Path) -> Experiment:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
     try:
-        return _from_plain(Experiment, plain, "config")
+        return from_plain(Experiment, plain, "config")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def digest_config(config: Experiment) -> str:
     """SHA-256 (hex) of a configuration."""
-    return hashlib.sha256(json.dumps(_to_plain(config)).encode()).hexdigest()
-
-
-def _to_plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        plain = {"class": type(value).__name__}
-        for each in dataclasses.fields(value):
-            plain[each.name] = _to_plain(getattr(value, each.name))
-        return plain
-    if isinstance(value, tuple):
-        return [_to_plain(each) for each in value]
-    return value
-
-
-def _from_plain(hint: Any, plain: Any, name: str) -> Any:
-    if typing.get_origin(hint) is tuple and isinstance(plain, list):
-        inner = typing.get_args(hint)
-        if inner[-1] is ...:
-            inner = inner[:1] * len(plain)
-        if len(inner) == len(plain):
-            pairs = enumerate(zip(inner, plain, strict=True))
-            return tuple(_from_plain(*pair, f"{name}[{i}]") for i, pair in pairs)
-    choices = typing.get_args(hint) or (hint,)
-    classes = [each for each in choices if isinstance(each, type)]
-    kinds = {each.__name__: each for each in classes if dataclasses.is_dataclass(each)}
-    if kinds:
-        tag = str(plain.get("class") if isinstance(plain, dict) else plain)
-        if tag not in kinds or not isinstance(plain, dict):
-            raise InputError(f"{name}: class {tag!r} is none of {', '.join(kinds)}")
-        return _build(kinds[tag], plain, name)
-    if not is_bearable(plain, hint, conf=_WHOLE_NUMBERS_ARE_FLOATS):
-        wanted = hint.__name__ if isinstance(hint, type) else hint
-        raise InputError(f"{name}: {plain!r} is not of type {wanted}")
-    return plain
-
-
-def _build(kind: type, plain: dict[str, Any], name: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(plain.keys() - hints.keys() - {"class"})
-    if unknown:
-        raise InputError(f"{name}: {kind.__name__} has no field {unknown[0]!r}")
-    values = {
-        key: _from_plain(hints[key], plain[key], f"{name}.{key}")
-        for key in hints
-        if key in plain
-    }
-    missing = sorted(hints.keys() - values.keys())
-    if missing:
-        raise InputError(f"{name}: {kind.__name__} lacks the field {missing[0]!r}")
-    return kind(**values)
+    return hashlib.sha256(json.dumps(to_plain(config)).encode()).hexdigest()
 
 
 def _check_batch(batch_size: int) -> None:
@@ -363,8 +332,9 @@ __all__ = [
     "ControlExperiment",
     "CooccurrenceTerm",
     "DataConfig",
-    "DecoderConfig",
     "Experiment",
+    "FlatConfig",
+    "HierarchicalConfig",
     "MeshConfig",
     "NeighbourhoodConfig",
     "OptimizerConfig",
@@ -372,10 +342,16 @@ __all__ = [
     "PromptConfig",
     "RQVAEConfig",
     "ResidualKMeansConfig",
+    "RetrieverConfig",
     "RetrieverExperiment",
+    "RetrieverTaskConfig",
+    "SASRecConfig",
     "SamplerConfig",
     "SearchConfig",
+    "SequenceConfig",
+    "T5Config",
     "TaxonomyTerm",
+    "TigerConfig",
     "TokenizerConfig",
     "TokenizerExperiment",
     "TokenizerTaskConfig",

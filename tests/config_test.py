@@ -4,7 +4,7 @@ import json
 import pytest
 
 from sid_jax.config import (
-    DecoderConfig,
+    FlatConfig,
     MeshConfig,
     NeighbourhoodConfig,
     OptimizerConfig,
@@ -47,7 +47,7 @@ EXPERIMENTS = [
     RetrieverExperiment(
         tokenizer="elsewhere",
         prompts=PromptConfig(decay=1, min_history=0),
-        model=DecoderConfig(
+        model=FlatConfig(
             transformer=TransformerConfig(width=64, depth=2), repeat=False
         ),
         search=SearchConfig(num_beams=7, max_requests=3),

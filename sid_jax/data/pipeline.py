@@ -12,6 +12,7 @@ import grain
 import numpy as np
 
 from sid_jax.data.catalog import Interactions
+from sid_jax.data.sequences import SequenceConfig
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import Prompts, Vocab
 from sid_jax.typing import Int, NDArray, typed
@@ -103,7 +104,7 @@ def prompt_stream(
     def make(row: int, rng: np.random.Generator):
         e = int(eligible[row])
         basket = rng.permutation(data.basket(e))[: config.basket]
-        history, _ = _history(data, e, config.decay)
+        history, _ = rank_history(*_purchases(data, e), config.decay)
         return (
             data.retailer[e],
             _pad_left(history, config.history),
@@ -128,12 +129,19 @@ def prompts_of(
     requests: Requests,
     codes: Int[NDArray, "N L"],
     vocab: Vocab,
-    config: PromptConfig,
+    config: PromptConfig | SequenceConfig,
 ) -> Prompts:
     """Prompts that ask for the product after the basket so far.
 
-    A basket longer than `config.basket` shows the items that came last.
+    A basket longer than `config.basket` shows the items that came last. Where histories
+    are sequences, the basket is the end of the history.
     """
+    if isinstance(config, SequenceConfig):
+        told = last_items(requests, config.history)
+        none = np.zeros((len(told), 0), np.int32)
+        return vocab.prompts(
+            requests.retailers, _codes_of(codes, told), _codes_of(codes, none)
+        )
     start = np.sum(requests.basket >= 0, axis=1) - config.basket
     columns = np.maximum(start, 0)[:, None] + np.arange(config.basket)
     padded = np.pad(requests.basket, ((0, 0), (0, config.basket)), constant_values=-1)
@@ -143,6 +151,14 @@ def prompts_of(
         _codes_of(codes, requests.history[:, -config.history :]),
         _codes_of(codes, basket),
     )
+
+
+@typed
+def last_items(requests: Requests, count: int) -> Int[NDArray, "B n"]:
+    """The last items of history and basket in order; -1 before them where few."""
+    told = np.concatenate([requests.history, requests.basket], axis=1)
+    order = np.argsort(told >= 0, axis=1, kind="stable")
+    return np.take_along_axis(told, order, axis=1)[:, -count:]
 
 
 def split_last(data: Interactions) -> tuple[Interactions, Int[NDArray, " B"]]:
@@ -174,7 +190,7 @@ def split_last(data: Interactions) -> tuple[Interactions, Int[NDArray, " B"]]:
 def make_requests(
     data: Interactions,
     baskets: Int[NDArray, " B"],
-    config: PromptConfig,
+    config: PromptConfig | SequenceConfig,
     *,
     seed: int,
 ) -> Requests:
@@ -188,8 +204,8 @@ def make_requests(
         shuffled = rng.permutation(data.basket(int(e)))
         parts.append(shuffled[: len(shuffled) // 2])
         targets.append(shuffled[len(shuffled) // 2 :])
-        items, times = _history(data, int(e), config.decay)
-        history.append(_pad_left(items, config.history))
+        told, items, times = tell_history(*_purchases(data, int(e)), config)
+        history.append(_pad_left(told, config.history))
         owned.append(items)
         counts.append(times)
     return Requests(
@@ -201,6 +217,21 @@ def make_requests(
         owned=_stack(owned),
         owned_counts=_stack(counts, fill=0),
     )
+
+
+@typed
+def tell_history(
+    bought: Int[NDArray, " P"],
+    baskets_ago: Int[NDArray, " P"],
+    config: PromptConfig | SequenceConfig,
+) -> tuple[Int[NDArray, " h"], Int[NDArray, " n"], Int[NDArray, " n"]]:
+    """What a prompt may tell of a household, the most telling last; what it bought,
+    each item once; and in how many baskets. Arguments as in `rank_history`.
+    """
+    if isinstance(config, SequenceConfig):
+        return bought, *rank_history(bought, baskets_ago, 1.0)
+    items, counts = rank_history(bought, baskets_ago, config.decay)
+    return items, items, counts
 
 
 @typed
@@ -224,15 +255,15 @@ def rank_history(
     return items[ranks].astype(np.int32), counts[ranks].astype(np.int32)
 
 
-def _history(
-    data: Interactions, basket: int, decay: float
-) -> tuple[Int[NDArray, " n"], Int[NDArray, " n"]]:
+def _purchases(
+    data: Interactions, basket: int
+) -> tuple[Int[NDArray, " P"], Int[NDArray, " P"]]:
+    """What the household bought before a basket, and how many baskets ago."""
     start = int(data.user_offsets[data.user[basket]])
     bounds = data.offsets[start : basket + 1]
     ago = np.arange(basket - start)[::-1]
-    return rank_history(
-        data.items[bounds[0] : bounds[-1]], np.repeat(ago, np.diff(bounds)), decay
-    )
+    bought = data.items[bounds[0] : bounds[-1]]
+    return bought, np.repeat(ago, np.diff(bounds))
 
 
 def _rank_of_basket(data: Interactions) -> Int[NDArray, " E"]:

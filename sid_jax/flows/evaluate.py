@@ -16,6 +16,7 @@ from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
+from sid_jax.flows.scorer import Scorer
 from sid_jax.sids.vocab import format_sid
 from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import MetricsLog
@@ -118,7 +119,7 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
 
 
 def _answer(
-    retriever: Retriever, requests: Requests, top: int, log: Log
+    retriever: Retriever | Scorer, requests: Requests, top: int, log: Log
 ) -> tuple[NDArray, NDArray]:
     items, yields = [], []
     for products, _ in retriever.retrieve(requests, top=top):

@@ -10,7 +10,7 @@ from typing import Any
 
 from sid_jax.config import (
     DataConfig,
-    DecoderConfig,
+    HierarchicalConfig,
     OptimizerConfig,
     PromptConfig,
     RetrieverExperiment,
@@ -58,9 +58,12 @@ def _retriever() -> RetrieverExperiment:
     return RetrieverExperiment(
         data=DataConfig(name="complete_journey"),
         prompts=PromptConfig(history=32, basket=8),
-        model=DecoderConfig(
-            transformer=TransformerConfig(
+        model=HierarchicalConfig(
+            trunk=TransformerConfig(
                 width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.0
+            ),
+            spell=TransformerConfig(
+                width=128, depth=1, num_heads=4, mlp_width=256, dropout=0.0
             ),
             repeat=True,
         ),

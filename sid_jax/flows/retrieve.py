@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment
-from sid_jax.data.pipeline import Requests, rank_history
+from sid_jax.data.pipeline import Requests, tell_history
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import read_retailers
@@ -63,11 +63,11 @@ def retrieve(
     with _about("--where"):
         mask = catalog.where(where) if where else None
     # Given as a list, not as baskets: how often counts, then how lately.
-    items, counts = rank_history(bought, np.zeros_like(bought), prompts.decay)
+    told, items, counts = tell_history(bought, np.zeros_like(bought), prompts)
     requests = Requests(
         users=np.zeros(1, np.int32),
         retailers=np.asarray([store], np.int32),
-        history=_row(items[-prompts.history :], prompts.history),
+        history=_row(told[-prompts.history :], prompts.history),
         basket=_row(held, 1),
         targets=np.full((1, 1), -1, np.int32),
         owned=_row(items, 1),

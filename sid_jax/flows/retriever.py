@@ -11,22 +11,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from sid_jax.config import RetrieverExperiment, write_config
+from sid_jax.config import RetrieverExperiment, SASRecConfig, write_config
 from sid_jax.data.catalog import Interactions
 from sid_jax.data.pipeline import Requests, make_requests, prompt_stream, prompts_of
+from sid_jax.data.sequences import SequenceConfig, sequence_stream
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
 from sid_jax.flows.runs import Log
+from sid_jax.flows.scorer import Scorer, scorer_task
 from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
-from sid_jax.sids.vocab import Prompts, Vocab
+from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.train.loop import fit, load_params
 from sid_jax.train.retriever_task import RetrieverTask
+from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
 from sid_jax.typing import Bool, Int, NDArray, PyTree
 
@@ -110,7 +113,7 @@ class Retriever:
 
     @cached_property
     def _jitted(self):
-        module = RetrieverTask(self.config.model, self.vocab).module
+        module = _task(self.config, self.vocab, self.codes).module
 
         def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
             def call(method: str, *args: Any) -> Any:
@@ -151,25 +154,23 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
-    task = RetrieverTask(config.model, corpus.vocab)
+    task = _task(config, corpus.vocab, corpus.codes)
     log(
         f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "
         f"households at {len(corpus.data.retailers):,} retailers; vocabulary of "
         f"{corpus.vocab.size:,} tokens"
     )
-    stream = prompt_stream(
-        corpus.train,
-        corpus.codes,
-        corpus.vocab,
-        config.prompts,
-        config.batch_size,
-        seed=config.train.seed,
-    )
+    told = corpus.train, corpus.codes, corpus.vocab
+    size, seed = config.batch_size, config.train.seed
+    if isinstance(config.prompts, SequenceConfig):
+        stream = sequence_stream(*told, config.prompts, size, seed=seed)
+    else:
+        stream = prompt_stream(*told, config.prompts, size, seed=seed)
     evaluators = {}
     if len(corpus.validation):
         limit = config.search.validation_requests
         requests = choose_requests(config, corpus.data, corpus.validation, limit)
-        base = Retriever(config, corpus.vocab, None, corpus.codes, corpus.table, index)
+        base = _assemble(config, None, corpus.codes, corpus.table, index)
 
         def evaluate(params, state) -> Iterator[tuple[str, float]]:
             found = base.retrieve(requests, params=params)
@@ -190,7 +191,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     )
 
 
-def load_retriever(folder: Path) -> Retriever:
+def load_retriever(folder: Path) -> Retriever | Scorer:
     """The retriever of a run; nothing but its folder is read.
 
     Raises:
@@ -209,17 +210,13 @@ def load_retriever(folder: Path) -> Retriever:
             f"{folder}: {runs.INDEX} was not made for the {runs.SIDS} and "
             f"{runs.CATALOG} beside it; train again in a new --workdir"
         )
-    task = RetrieverTask(config.model, vocab)
-    shape, levels = jax.ShapeDtypeStruct, vocab.num_levels
-    batch = Prompts(
-        retailers=shape((1,), np.int32),
-        history=shape((1, config.prompts.history, levels), np.int32),
-        basket=shape((1, config.prompts.basket, levels), np.int32),
-    )
+    codes = table.codes()[rows]
+    task = _task(config, vocab, codes)
+    batch = _example(config, vocab)
     mesh = _choose_mesh(config)
     params, _ = load_params(task, batch, folder, mesh=mesh)
     config = dataclasses.replace(config, mesh=mesh)
-    return Retriever(config, vocab, params, table.codes()[rows], table, index)
+    return _assemble(config, params, codes, table, index)
 
 
 def choose_requests(
@@ -231,6 +228,42 @@ def choose_requests(
         rng = np.random.default_rng(seed)
         baskets = np.sort(rng.choice(baskets, limit, replace=False))
     return make_requests(data, baskets, config.prompts, seed=seed)
+
+
+def _assemble(
+    config: RetrieverExperiment,
+    params: PyTree,
+    codes: Int[NDArray, "N L"],
+    table: SidTable,
+    index: ItemIndex,
+) -> Retriever | Scorer:
+    vocab = Vocab(
+        codebook_sizes=table.manifest.codebook_sizes, num_retailers=index.num_retailers
+    )
+    if isinstance(config.model, SASRecConfig):
+        return Scorer(config, vocab, params, codes, index)
+    return Retriever(config, vocab, params, codes, table, index)
+
+
+def _task(
+    config: RetrieverExperiment, vocab: Vocab, codes: Int[NDArray, "N L"]
+) -> RetrieverTask | ScorerTask:
+    if isinstance(config.model, SASRecConfig):
+        return scorer_task(config, vocab, codes)
+    return RetrieverTask(config.model, vocab, config.task)
+
+
+def _example(config: RetrieverExperiment, vocab: Vocab) -> Prompts | Sequences:
+    """Shapes of the smallest batch."""
+    shape, levels = jax.ShapeDtypeStruct, vocab.num_levels
+    if isinstance(config.prompts, SequenceConfig):
+        one = shape((1, 2), np.int32)
+        return Sequences(shape((1, 2, levels), np.int32), one, one)
+    return Prompts(
+        retailers=shape((1,), np.int32),
+        history=shape((1, config.prompts.history, levels), np.int32),
+        basket=shape((1, config.prompts.basket, levels), np.int32),
+    )
 
 
 def _find_sids(config: RetrieverExperiment, folder: Path, done: int | None) -> Path:

@@ -69,13 +69,13 @@ class Block(nn.Module):
         width = config.width
         self.attention_norm = RMSNorm()
         self.mlp_norm = RMSNorm()
-        self.query = _dense(width, ("embed", "heads"))
-        self.key = _dense(width, ("embed", "heads"))
-        self.value = _dense(width, ("embed", "heads"))
-        self.out = _dense(width, ("heads", "embed"))
-        self.gate = _dense(config.mlp_width, ("embed", "mlp"))
-        self.up = _dense(config.mlp_width, ("embed", "mlp"))
-        self.down = _dense(width, ("mlp", "embed"))
+        self.query = dense(width, ("embed", "heads"))
+        self.key = dense(width, ("embed", "heads"))
+        self.value = dense(width, ("embed", "heads"))
+        self.out = dense(width, ("heads", "embed"))
+        self.gate = dense(config.mlp_width, ("embed", "mlp"))
+        self.up = dense(config.mlp_width, ("embed", "mlp"))
+        self.down = dense(width, ("mlp", "embed"))
         self.dropout = nn.Dropout(config.dropout)
 
     @typed
@@ -94,7 +94,7 @@ class Block(nn.Module):
             a.swapaxes(1, 2) for a in (query, memory.keys, memory.values)
         )
         scores = query @ keys.swapaxes(2, 3)
-        weights = _softmax(scores, mask[:, None])
+        weights = masked_softmax(scores, mask[:, None])
         mixed = (weights @ values).swapaxes(1, 2)
         return self._finish(x, mixed, train), memory
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
         mask = jnp.concatenate(
             [context_mask, jnp.ones((len(x), keys.shape[2]), bool)], axis=1
         )
-        weights = _softmax(
+        weights = masked_softmax(
             jnp.concatenate([shared, private], axis=-1), mask[:, None, None]
         )
         mixed = jnp.einsum("bhmt,bthd->bmhd", weights[..., :num_shared], context.values)
@@ -183,11 +183,17 @@ def partition(init: Callable, names: tuple[str | None, ...]) -> Callable[..., An
     return nn.with_logical_partitioning(init, names)
 
 
-def _softmax(scores: Array, mask: Array) -> Array:
+def masked_softmax(scores: Array, mask: Array) -> Array:
+    """Softmax over the last axis in float32, over what the mask lets through."""
     wide = jnp.where(mask, scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(wide).astype(scores.dtype)
 
 
-def _dense(width: int, names: tuple[str, str]) -> nn.Dense:
+def dense(
+    width: int, names: tuple[str | None, str | None], name: str | None = None
+) -> nn.Dense:
+    """A matrix, no bias; `names` are the logical axes of its kernel."""
     init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-    return nn.Dense(width, use_bias=False, kernel_init=partition(init, names))
+    return nn.Dense(
+        width, use_bias=False, kernel_init=partition(init, names), name=name
+    )

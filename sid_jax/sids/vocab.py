@@ -39,6 +39,25 @@ class Prompts:
     basket: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sequences:
+    """Whole histories to learn from, those of several households packed into a row.
+
+    Attributes:
+      tokens: int32 `[B, T, L]`; of an item, the tokens of its SID; of the retailer that
+        opens a household's history, PAD and at the last level its token; PAD past a
+        row's end.
+      items: rows of the catalog, int32 `[B, T]`; -1 where there is no item.
+      segments: which household a position is of, int32 `[B, T]`: 1, 2, ... in a row, 0
+        past its end.
+    """
+
+    tokens: Any
+    items: Any
+    segments: Any
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vocab:
     """Token layout of a decoder over SIDs.
@@ -119,6 +138,21 @@ class Vocab:
             history=self.code_tokens(history),
             basket=self.code_tokens(basket),
         )
+
+    @typed
+    def sequences(
+        self,
+        retailers: Int[NDArray, "B T"],
+        codes: Int[NDArray, "B T L"],
+        items: Int[NDArray, "B T"],
+        segments: Int[NDArray, "B T"],
+    ) -> Sequences:
+        """Packed histories; where there is no retailer or item, they are negative."""
+        tokens = self.code_tokens(codes)
+        opens = retailers >= 0
+        opening = self.retailer_tokens(np.maximum(retailers, 0))
+        tokens[..., -1] = np.where(opens, opening, tokens[..., -1])
+        return Sequences(tokens, items.astype(np.int32), segments.astype(np.int32))
 
 
 def format_sid(codes: Iterable[int]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.config import (
-    DecoderConfig,
+    FlatConfig,
     PromptConfig,
     ResidualKMeansConfig,
     RetrieverExperiment,
@@ -136,7 +136,7 @@ SAME = [
 OTHER = {
     "train.seed": {"train": TrainConfig(steps=2000, seed=1)},
     "prompts.history": {"prompts": PromptConfig(history=3)},
-    "model.repeat": {"model": DecoderConfig(repeat=False)},
+    "model.repeat": {"model": FlatConfig(repeat=True)},
     "batch_size": {"batch_size": 3},
     "data.name": {"data": dataclasses.replace(OLD.data, name="other")},
 }

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.losses import code_log_prob
-from sid_jax.models.decoder import DecoderConfig, SidDecoder
+from sid_jax.models.flat import FlatConfig, FlatDecoder
+from sid_jax.models.hierarchical import HierarchicalConfig, HierarchicalDecoder
 from sid_jax.models.repeat import repeat_log_prob
+from sid_jax.models.t5 import T5Config
+from sid_jax.models.tiger import TigerConfig, TigerDecoder
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.trie import build_trie
@@ -23,6 +26,8 @@ from sid_jax.sids.vocab import BASKET, PAD, Vocab
 SIZES = (3, 4, 2)
 VOCAB = Vocab(codebook_sizes=SIZES, num_retailers=2)
 ALL_SIDS = np.asarray(list(product(*map(range, SIZES))), np.int32)
+KINDS = pytest.mark.parametrize("kind", ["flat", "hierarchical", "tiger"])
+CAUSAL = pytest.mark.parametrize("kind", ["flat", "hierarchical"])
 TRUNK = TransformerConfig(width=8, depth=2, num_heads=2, mlp_width=8)
 # History and basket of each request, before they are padded; (0, 3, 0) comes twice.
 REQUESTS = [
@@ -35,11 +40,18 @@ REQUESTS = [
 HISTORY, BASKET_SLOTS = 4, 2
 
 
-def make_prompts(places=None):
+def requests(kind):
+    """What is told before the next item; TIGER reads a basket as the history's end."""
+    if kind != "tiger":
+        return REQUESTS
+    return [(bought + carried, []) for bought, carried in REQUESTS]
+
+
+def make_prompts(kind, places=None):
     """Prompts of REQUESTS; `places` are those of a history's items, the last ones."""
     history = np.full((len(REQUESTS), HISTORY, len(SIZES)), -1)
     basket = np.full((len(REQUESTS), BASKET_SLOTS, len(SIZES)), -1)
-    for b, (bought, carried) in enumerate(REQUESTS):
+    for b, (bought, carried) in enumerate(requests(kind)):
         at = range(HISTORY - len(bought), HISTORY) if places is None else places[b]
         for place, item in zip(at, bought, strict=True):
             history[b, place] = item
@@ -52,21 +64,31 @@ def init(module, prompts):
     return nn.unbox(jax.jit(module.init)(jax.random.key(0), prompts))["params"]
 
 
+def build(kind, vocab, *, repeat=True, sizes=TRUNK):
+    if kind == "flat":
+        return FlatDecoder(FlatConfig(transformer=sizes, repeat=repeat), vocab)
+    if kind == "tiger":
+        small = T5Config(width=8, depth=2, num_heads=2, head_width=5, mlp_width=8)
+        return TigerDecoder(TigerConfig(transformer=small), vocab)
+    config = HierarchicalConfig(trunk=sizes, spell=sizes, tied=False, repeat=repeat)
+    return HierarchicalDecoder(config, vocab)
+
+
 @cache
-def make_decoder(repeat):
+def make_decoder(kind, repeat):
     """A decoder whose every parameter matters: at the start, its gate does not."""
-    module = SidDecoder(DecoderConfig(transformer=TRUNK, repeat=repeat), VOCAB)
+    module = build(kind, VOCAB, repeat=repeat)
     rng = np.random.default_rng(1)
     return module, jax.tree.map(
         lambda leaf: leaf + 0.5 * rng.normal(size=leaf.shape).astype(np.float32),
-        init(module, make_prompts()),
+        init(module, make_prompts(kind)),
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def spell(repeat, params, prompts):
+@partial(jax.jit, static_argnums=(0, 1))
+def spell(kind, repeat, params, prompts):
     """Log-probability of every SID, code by code, through `step`: [B, SIDs, L]."""
-    module, _ = make_decoder(repeat)
+    module, _ = make_decoder(kind, repeat)
     call = partial(module.apply, {"params": params})
     context = call(prompts, method="context")
     state = call(context, method="start")
@@ -83,10 +105,10 @@ def spell(repeat, params, prompts):
     return jnp.concatenate(gains, axis=2)
 
 
-@partial(jax.jit, static_argnums=0)
-def teach(repeat, params, prompts):
+@partial(jax.jit, static_argnums=(0, 1))
+def teach(kind, repeat, params, prompts):
     """Log-probabilities of a basket's codes [B, S_b, L] and SIDs, and the pointer."""
-    module, _ = make_decoder(repeat)
+    module, _ = make_decoder(kind, repeat)
     outputs = module.apply({"params": params}, prompts)
     codes = prompts.basket - jnp.asarray(VOCAB.level_offsets)
     codes = jnp.where(prompts.basket == PAD, 0, codes)
@@ -95,7 +117,7 @@ def teach(repeat, params, prompts):
         for level, logits in enumerate(outputs.logits)
     ]
     total = sum(gains)
-    if repeat:
+    if outputs.repeat is not None:
         total = repeat_log_prob(outputs.repeat, prompts.history, prompts.basket, total)
     return jnp.stack(gains, axis=2), total, outputs.repeat
 
@@ -113,10 +135,10 @@ def append_all(prompts):
     return replace(many, basket=basket), count
 
 
-def teach_all(repeat, prompts):
+def teach_all(kind, repeat, prompts):
     """What the teacher-forced pass gives every SID as the next product."""
     many, count = append_all(prompts)
-    outputs = teach(repeat, make_decoder(repeat)[1], many)
+    outputs = teach(kind, repeat, make_decoder(kind, repeat)[1], many)
     shape = (len(prompts.retailers), len(ALL_SIDS))
     return jax.tree.map(
         lambda leaf: np.asarray(leaf)[np.arange(len(count)), count].reshape(
@@ -127,25 +149,29 @@ def teach_all(repeat, prompts):
 
 
 @cache
-def taught(repeat):
-    return teach_all(repeat, make_prompts())
+def taught(kind, repeat):
+    return teach_all(kind, repeat, make_prompts(kind))
 
 
 @cache
-def spelled(repeat):
-    return np.asarray(spell(repeat, make_decoder(repeat)[1], make_prompts()))
+def spelled(kind, repeat):
+    return np.asarray(
+        spell(kind, repeat, make_decoder(kind, repeat)[1], make_prompts(kind))
+    )
 
 
-def test_spelling_step_by_step_is_the_teacher_forced_pass():
-    gains, total, _ = taught(False)
-    np.testing.assert_allclose(spelled(False), gains, atol=1e-4)
+@KINDS
+def test_spelling_step_by_step_is_the_teacher_forced_pass(kind):
+    gains, total, _ = taught(kind, False)
+    np.testing.assert_allclose(spelled(kind, False), gains, atol=1e-4)
     np.testing.assert_allclose(gains.sum(axis=2), total, atol=1e-5)
     assert np.ptp(gains, axis=(0, 1)).min() > 0.5  # no two codes look alike
 
 
-def test_spelling_with_the_repeat_head_is_the_teacher_forced_mixture():
-    _, total, _ = taught(True)
-    gains = spelled(True)
+@CAUSAL
+def test_spelling_with_the_repeat_head_is_the_teacher_forced_mixture(kind):
+    _, total, _ = taught(kind, True)
+    gains = spelled(kind, True)
     np.testing.assert_allclose(gains.sum(axis=2), total, atol=1e-4)
     # Level by level: p(c | prefix) = p(prefix and c) / p(prefix).
     joint = np.exp(total).reshape(len(REQUESTS), *SIZES)
@@ -157,16 +183,20 @@ def test_spelling_with_the_repeat_head_is_the_teacher_forced_mixture():
         np.testing.assert_allclose(gains[..., level], wanted, atol=1e-4)
 
 
+@KINDS
 @pytest.mark.parametrize("repeat", [False, True])
-def test_the_probabilities_of_all_sids_sum_to_one(repeat):
-    np.testing.assert_allclose(np.exp(taught(repeat)[1]).sum(axis=1), 1, rtol=1e-4)
-    total = spelled(repeat).sum(axis=2)
+def test_the_probabilities_of_all_sids_sum_to_one(kind, repeat):
+    np.testing.assert_allclose(
+        np.exp(taught(kind, repeat)[1]).sum(axis=1), 1, rtol=1e-4
+    )
+    total = spelled(kind, repeat).sum(axis=2)
     np.testing.assert_allclose(np.exp(total).sum(axis=1), 1, rtol=1e-4)
 
 
-def test_the_mixture_is_what_its_equation_says():
-    gains, total, repeat = taught(True)
-    history = make_prompts().history
+@CAUSAL
+def test_the_mixture_is_what_its_equation_says(kind):
+    gains, total, repeat = taught(kind, True)
+    history = make_prompts(kind).history
     for b, (bought, _) in enumerate(REQUESTS):
         for n, sid in enumerate(ALL_SIDS):
             same = (history[b] == VOCAB.code_tokens(sid)).all(axis=1)
@@ -177,7 +207,8 @@ def test_the_mixture_is_what_its_equation_says():
             assert (gate == 0) == (not bought)
 
 
-def test_no_output_sees_what_comes_after_it():
+@CAUSAL
+def test_no_output_sees_what_comes_after_it(kind):
     # Output (j, level) is read at code 7, which no prompt holds, so that the gradient
     # with respect to a token's embedding comes through the input alone.
     vocab = Vocab(codebook_sizes=(8, 8), num_retailers=1)
@@ -186,19 +217,20 @@ def test_no_output_sees_what_comes_after_it():
         np.asarray([[[0, 0], [1, 1]]]),
         np.asarray([[[2, 2], [3, 3], [4, 4]]]),
     )
-    module = SidDecoder(DecoderConfig(transformer=TRUNK), vocab)
+    module = build(kind, vocab)
     params = init(module, prompts)
     params["repeat"]["gate"]["kernel"] += 1.0
 
     @jax.jit
     @jax.jacrev
     def influence(embedding):
-        outputs = module.apply({"params": params | {"embedding": embedding}}, prompts)
+        tokens = {"tokens": params["tokens"] | {"embedding": embedding}}
+        outputs = module.apply({"params": params | tokens}, prompts)
         read = jnp.stack([level[0, :, 7] for level in outputs.logits], axis=1)
         return read, outputs.repeat.repeat[0], outputs.repeat.pointer[0, :, 0]
 
     read, gate, pointer = (
-        np.abs(each).sum(axis=-1) for each in influence(params["embedding"])
+        np.abs(each).sum(axis=-1) for each in influence(params["tokens"]["embedding"])
     )
     basket = prompts.basket[0].ravel()
     before = [prompts.retailers[0], *prompts.history.ravel(), BASKET]
@@ -209,47 +241,56 @@ def test_no_output_sees_what_comes_after_it():
             assert (each[coming] == 0).all()
 
 
+@KINDS
 @settings(deadline=None, max_examples=15)
-@given(st.data())
-def test_it_changes_nothing_where_absent_items_stand(data):
+@given(data=st.data())
+def test_it_changes_nothing_where_absent_items_stand(kind, data):
     places = [
         sorted(data.draw(st.permutations(range(HISTORY)))[: len(bought)])
-        for bought, _ in REQUESTS
+        for bought, _ in requests(kind)
     ]
-    prompts = make_prompts(places)
-    np.testing.assert_allclose(teach_all(True, prompts)[1], taught(True)[1], atol=1e-4)
-    _, params = make_decoder(True)
-    np.testing.assert_allclose(spell(True, params, prompts), spelled(True), atol=1e-4)
+    prompts = make_prompts(kind, places)
+    np.testing.assert_allclose(
+        teach_all(kind, True, prompts)[1], taught(kind, True)[1], atol=1e-4
+    )
+    _, params = make_decoder(kind, True)
+    np.testing.assert_allclose(
+        spell(kind, True, params, prompts), spelled(kind, True), atol=1e-4
+    )
 
 
-def test_it_changes_nothing_how_many_absent_items_there_are():
-    prompts = make_prompts()
+@KINDS
+def test_it_changes_nothing_how_many_absent_items_there_are(kind):
+    prompts = make_prompts(kind)
     wider = replace(
         prompts,
         history=np.pad(prompts.history, ((0, 0), (2, 1), (0, 0))),
         basket=np.pad(prompts.basket, ((0, 0), (0, 2), (0, 0))),
     )
-    _, params = make_decoder(True)
-    np.testing.assert_allclose(spell(True, params, wider), spelled(True), atol=1e-4)
+    _, params = make_decoder(kind, True)
+    np.testing.assert_allclose(
+        spell(kind, True, params, wider), spelled(kind, True), atol=1e-4
+    )
 
 
-def test_no_value_or_gradient_is_nan_when_nothing_is_there():
-    _, params = make_decoder(True)
+@KINDS
+def test_no_value_or_gradient_is_nan_when_nothing_is_there(kind):
+    _, params = make_decoder(kind, True)
 
     @jax.jit
     @jax.value_and_grad
     def total(params):
-        prompts = jax.tree.map(jnp.asarray, make_prompts())
-        return teach(True, params, prompts)[1].sum()
+        prompts = jax.tree.map(jnp.asarray, make_prompts(kind))
+        return teach(kind, True, params, prompts)[1].sum()
 
     value, gradient = total(params)
     chex.assert_tree_all_finite((value, gradient))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
-@partial(jax.jit, static_argnames="num_beams")
-def search(params, trie, prompts, allowed, *, num_beams):
-    call = partial(make_decoder(True)[0].apply, {"params": params})
+@partial(jax.jit, static_argnames=("kind", "num_beams"))
+def search(kind, params, trie, prompts, allowed, *, num_beams):
+    call = partial(make_decoder(kind, True)[0].apply, {"params": params})
     context = call(prompts, method="context")
     return beam_search(
         partial(call, method="step"),
@@ -261,9 +302,63 @@ def search(params, trie, prompts, allowed, *, num_beams):
     )
 
 
+def pack(histories, rows, length):
+    """Sequences that hold histories of (retailer, SIDs); `rows` says which where."""
+    shape = (len(rows), length)
+    retailers, segments = np.full(shape, -1), np.zeros(shape, int)
+    codes = np.full((*shape, len(SIZES)), -1)
+    for row, members in enumerate(rows):
+        at = 0
+        for number, member in enumerate(members, start=1):
+            retailer, bought = histories[member]
+            retailers[row, at] = retailer
+            end = at + 1 + len(bought)
+            codes[row, at + 1 : end] = bought
+            segments[row, at:end] = number
+            at = end
+    return VOCAB.sequences(
+        retailers, codes, np.where(codes[..., 0] < 0, -1, 0), segments
+    )
+
+
+@CAUSAL
+def test_every_position_of_a_packed_history_spells_what_its_prompt_spells(kind):
+    rng = np.random.default_rng(0)
+    histories = [
+        (retailer, rng.integers(0, SIZES, (length, len(SIZES))))
+        for retailer, length in [(0, 3), (1, 2), (0, 1), (1, 4)]
+    ]
+    packed = pack(histories, rows=[[3, 1], [2, 0]], length=9)
+    _, params = make_decoder(kind, False)
+    outputs = build(kind, VOCAB, repeat=False).apply({"params": params}, packed)
+    assert outputs.asks.sum() == sum(len(bought) for _, bought in histories)
+    asked = [
+        (member, n) for member in (3, 1, 2, 0) for n in range(len(histories[member][1]))
+    ]
+    prompts = VOCAB.prompts(
+        np.asarray([histories[member][0] for member, _ in asked]),
+        np.stack([_last(histories[member][1][:n], 4) for member, n in asked]),
+        np.zeros((len(asked), 0, len(SIZES)), int),
+    )
+    spelled_ = np.asarray(spell(kind, False, params, prompts))
+    for row, (member, n) in enumerate(asked):
+        sid = histories[member][1][n]
+        wanted = spelled_[row, np.ravel_multi_index(sid, SIZES)]
+        found = [
+            jax.nn.log_softmax(outputs.logits[level])[outputs.asks][row, code]
+            for level, code in enumerate(sid)
+        ]
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def _last(items, length):
+    return np.pad(items, ((length - len(items), 0), (0, 0)), constant_values=-1)
+
+
+@KINDS
 @settings(deadline=None, max_examples=15)
-@given(st.data())
-def test_beam_search_is_exhaustive_scoring(data):
+@given(data=st.data())
+def test_beam_search_is_exhaustive_scoring(kind, data):
     # A catalog of 11 SIDs under other names: tries of one shape, and one program.
     names = [np.asarray(data.draw(st.permutations(range(size)))) for size in SIZES]
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -276,9 +371,14 @@ def test_beam_search_is_exhaustive_scoring(data):
     allowed = rng.random((len(REQUESTS), len(rows))) < 0.7
 
     beams = search(  # as many beams as SIDs: nothing is pruned
-        make_decoder(True)[1], trie, make_prompts(), jnp.asarray(allowed), num_beams=11
+        kind,
+        make_decoder(kind, True)[1],
+        trie,
+        make_prompts(kind),
+        jnp.asarray(allowed),
+        num_beams=11,
     )
-    scores = np.where(allowed, taught(True)[1][:, rows], -np.inf)
+    scores = np.where(allowed, taught(kind, True)[1][:, rows], -np.inf)
     order = np.argsort(-scores, axis=1)
     wanted = np.take_along_axis(scores, order, axis=1)
     valid = np.isfinite(wanted)
@@ -293,15 +393,16 @@ def test_beam_search_is_exhaustive_scoring(data):
     )
 
 
-def test_inside_nnx_it_gives_what_linen_gives():
+@KINDS
+def test_inside_nnx_it_gives_what_linen_gives(kind):
     small = replace(TRUNK, depth=1)
     module, prompts = (
-        SidDecoder(DecoderConfig(transformer=small), VOCAB),
-        make_prompts(),
+        build(kind, VOCAB, sizes=small),
+        make_prompts(kind),
     )
     with nnx.use_eager_sharding(False):  # there is no mesh
         model = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(prompts)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    assert {"embedding", "bias", "blocks_0", "norm", "repeat"} == params.keys()
+    assert "tokens" in params
     wanted = jax.jit(module.apply)({"params": params}, prompts)
     chex.assert_trees_all_close(model(prompts), wanted, atol=1e-5)

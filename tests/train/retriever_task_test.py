@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from sid_jax.models.decoder import DecoderConfig
+from sid_jax.models.flat import FlatConfig
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.vocab import PAD, Vocab
 from sid_jax.train.retriever_task import RetrieverTask
@@ -16,7 +16,7 @@ MESH = MeshConfig(data=4, model=2, rules="fsdp_tensor")
 BATCH = 16
 VOCAB = Vocab(codebook_sizes=(4, 3), num_retailers=2)
 TRUNK = TransformerConfig(width=16, depth=1, num_heads=2, mlp_width=8)
-RETRIEVER = RetrieverTask(DecoderConfig(transformer=TRUNK), VOCAB)
+RETRIEVER = RetrieverTask(FlatConfig(transformer=TRUNK), VOCAB)
 
 
 def prompt_batch(step):

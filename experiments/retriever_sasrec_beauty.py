@@ -1,0 +1,38 @@
+"""SASRec on Amazon Beauty: the scoring baseline, with a vector an item.
+
+sid import --items items.jsonl.gz --sequences sequences.txt.gz --name beauty
+sid train experiments/tokenizer_beauty.py --workdir runs/tokenizer_beauty
+sid train experiments/retriever_sasrec_beauty.py --workdir runs/sasrec
+"""
+
+from sid_jax.config import (
+    DataConfig,
+    OptimizerConfig,
+    RetrieverExperiment,
+    SASRecConfig,
+    SearchConfig,
+    SequenceConfig,
+    TrainConfig,
+    TransformerConfig,
+)
+
+
+def get_config() -> RetrieverExperiment:
+    return RetrieverExperiment(
+        tokenizer="runs/tokenizer_beauty",
+        data=DataConfig(name="beauty"),
+        prompts=SequenceConfig(history=50, row=64),
+        model=SASRecConfig(
+            transformer=TransformerConfig(
+                width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.5
+            ),
+        ),
+        batch_size=32,
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, warmup_steps=200, schedule="cosine", clip_norm=1.0
+        ),
+        train=TrainConfig(
+            steps=6000, log_every=100, checkpoint_every=1000, eval_every=1000
+        ),
+        search=SearchConfig(top=50, validation_requests=0),
+    )

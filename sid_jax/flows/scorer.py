@@ -1,0 +1,122 @@
+"""A scoring retriever answers requests: every item of the catalog is compared."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment, SASRecConfig
+from sid_jax.data.pipeline import Requests, last_items
+from sid_jax.models.sasrec import item_rows
+from sid_jax.sids.index import ItemIndex, Products
+from sid_jax.sids.vocab import Sequences, Vocab
+from sid_jax.train.scorer_task import ScorerTask
+from sid_jax.train.sharding import make_mesh, place, use_mesh
+from sid_jax.typing import Bool, Int, NDArray, PyTree
+
+
+def scorer_task(
+    config: RetrieverExperiment, vocab: Vocab, codes: Int[NDArray, "N L"]
+) -> ScorerTask:
+    """What trains the scoring retriever of an experiment on items of these SIDs."""
+    assert isinstance(config.model, SASRecConfig)
+    rows, num_rows = item_rows(config.model, codes, vocab.codebook_sizes)
+    specials = vocab.level_offsets[0]
+    return ScorerTask(config.model, rows, num_rows, specials, config.task)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Requests -> products, as `Retriever`, but by the score of each item.
+
+    Attributes:
+      config: of its run.
+      vocab: token layout.
+      params: of the model.
+      codes: SID of each item row.
+      index: what each retailer carries.
+    """
+
+    config: RetrieverExperiment
+    vocab: Vocab
+    params: PyTree
+    codes: Int[NDArray, "N L"]
+    index: ItemIndex
+
+    def retrieve(
+        self,
+        requests: Requests,
+        *,
+        top: int | None = None,
+        item_mask: Bool[NDArray, " N"] | None = None,
+        params: PyTree = None,
+    ) -> Iterator[tuple[Products, None]]:
+        """Answers requests, a batch at a time; the basket's items are left out."""
+        top = min(top or self.config.search.top, len(self.codes))
+        mesh = make_mesh(self.config.mesh)
+        shares = mesh.shape["data"]
+        wanted = min(self.config.search.batch_size, len(requests))
+        size = -(-wanted // shares) * shares  # rows divide among the devices
+        params = self.params if params is None else params
+        for start in range(0, len(requests), size):
+            rows = np.arange(start, start + size)
+            # The last batch is filled up with its last request: one compiled program.
+            part = requests.take(np.minimum(rows, len(requests) - 1))
+            batch, eligible = self._lay_out(part), self._eligible(part, item_mask)
+            with use_mesh(mesh, self.config.mesh.rules):
+                batch, eligible = place((batch, eligible), mesh)
+                scores, items = self._jitted(params, batch, eligible, top)
+            count = min(size, len(requests) - start)
+            scores, items = np.asarray(scores)[:count], np.asarray(items)[:count]
+            found = np.isfinite(scores)
+            yield (
+                Products(
+                    items=np.where(found, items, -1).astype(np.int32),
+                    scores=scores,
+                    leaves=np.where(found, self.index.leaves[items], -1),
+                    beam_yield=np.ones(count, np.float32),
+                ),
+                None,
+            )
+
+    def _lay_out(self, requests: Requests) -> Sequences:
+        """A row a request: the retailer, then the history."""
+        items = last_items(requests, self.config.prompts.history)
+        items = np.pad(items, ((0, 0), (1, 0)), constant_values=-1)
+        retailers = np.full(items.shape, -1)
+        retailers[:, 0] = requests.retailers
+        segments = ((items >= 0) | (retailers >= 0)).astype(np.int32)
+        codes = np.where((items >= 0)[..., None], self.codes[items], -1)
+        return self.vocab.sequences(retailers, codes, items, segments)
+
+    def _eligible(
+        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
+    ) -> Bool[NDArray, "B N"]:
+        eligible = np.zeros((len(requests), len(self.codes)), bool)
+        for row, retailer in enumerate(requests.retailers):
+            first, end = self.index.starts[retailer : retailer + 2]
+            eligible[row, self.index.items[first:end]] = True
+        row, column = np.nonzero(requests.basket >= 0)
+        eligible[row, requests.basket[row, column]] = False
+        return eligible if item_mask is None else eligible & item_mask
+
+    @cached_property
+    def _jitted(self):
+        task = scorer_task(self.config, self.vocab, self.codes)
+        rows = jnp.asarray(task.rows)
+
+        def answer(params, batch, eligible, top):
+            def score(module):
+                last = (batch.segments > 0) * jnp.arange(batch.segments.shape[1])
+                outputs = module(batch, rows)
+                at = last.argmax(axis=1)[:, None, None]
+                return module.scores(jnp.take_along_axis(outputs, at, axis=1), rows)
+
+            scores: Any = task.module.apply({"params": params}, method=score)
+            return jax.lax.top_k(jnp.where(eligible, scores[:, 0], -jnp.inf), top)
+
+        return jax.jit(answer, static_argnums=3)

@@ -1,0 +1,129 @@
+"""What retrievers read: the positions of a stream, and a vector a token.
+
+Both kinds of batches, `Prompts` and packed `Sequences`, become one `Stream`: a position
+for the retailer, for each item (all its tokens), for the mark before a basket.  A
+position asks for the item after it, if that is one to learn: any next item of the same
+household in sequences, the items of the basket in prompts.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import struct
+
+from sid_jax.models.transformer import partition
+from sid_jax.sids.vocab import BASKET, PAD, Prompts, Sequences, Vocab
+from sid_jax.typing import Array, Bool, Float, Int, typed
+
+
+@struct.dataclass
+class Stream:
+    """Positions to run a trunk over.
+
+    Attributes:
+      tokens: of each position; what is no item has PAD but for the last level.
+      segments: which household a position is of; 0 where nothing is.
+      first: the first position that may ask.
+      num_history: positions after the opening one that hold the history, for a repeat.
+    """
+
+    tokens: Int[Array, "B T L"]
+    segments: Int[Array, "B T"]
+    first: int = struct.field(pytree_node=False)
+    num_history: int = struct.field(pytree_node=False)
+
+    @property
+    def targets(self) -> Int[Array, "B n L"]:
+        """Tokens of the item that each asking position asks for."""
+        return self.tokens[:, self.first + 1 :]
+
+    @property
+    def asks(self) -> Bool[Array, "B n"]:
+        """Which of the asking positions have an item to ask for."""
+        now = self.segments[:, self.first : -1]
+        after = self.segments[:, self.first + 1 :]
+        return (now == after) & (after > 0) & (self.targets[..., 0] != PAD)
+
+    @property
+    def visible(self) -> Bool[Array, "B T T"]:
+        """`visible[b, t, s]`: position t may attend to position s."""
+        ids = self.segments
+        causal = jnp.tril(jnp.ones((ids.shape[1],) * 2, bool))
+        return causal & (ids[:, :, None] == ids[:, None, :]) & (ids > 0)[:, None]
+
+    @property
+    def positions(self) -> Int[Array, "B T"]:
+        """Count of real positions before each, from the row's first one: rotary
+        positions only tell distances, so that households need no count of their own.
+        """
+        return jnp.cumsum(self.segments > 0, axis=1) - 1
+
+
+@typed
+def lay_out(batch: Prompts | Sequences) -> Stream:
+    """Positions of a batch: retailer, history and, if there is a basket, mark, basket.
+
+    Absent items of a basket come last: what follows a hole would be asked of the hole.
+    """
+    if isinstance(batch, Sequences):
+        tokens, segments = jnp.asarray(batch.tokens), jnp.asarray(batch.segments)
+        return Stream(tokens, segments, first=0, num_history=0)
+    history, basket = jnp.asarray(batch.history), jnp.asarray(batch.basket)
+    num_levels = history.shape[2]
+    parts = [_special(jnp.asarray(batch.retailers)[:, None], num_levels), history]
+    if basket.shape[1]:
+        mark = jnp.full((len(history), 1), BASKET, jnp.int32)
+        parts += [_special(mark, num_levels), basket]
+    tokens = jnp.concatenate(parts, axis=1)
+    segments = (tokens[..., -1] != PAD).astype(jnp.int32)
+    num_history = history.shape[1]
+    return Stream(tokens, segments, first=1 + num_history, num_history=num_history)
+
+
+class TokenEmbedding(nn.Module):
+    """A vector a token, read at the input, or at the output to score codes, or both.
+
+    Attributes:
+      vocab: token layout.
+      width: D.
+      scores: whether codes are scored by it.
+    """
+
+    vocab: Vocab
+    width: int
+    scores: bool = True
+
+    def setup(self):
+        self.embedding = self.param(
+            "embedding",
+            partition(nn.initializers.normal(self.width**-0.5), ("vocab", "embed")),
+            (self.vocab.size, self.width),
+        )
+        if self.scores:
+            self.bias = self.param(
+                "bias",
+                partition(nn.initializers.zeros_init(), ("vocab",)),
+                (self.vocab.size,),
+            )
+
+    @typed
+    def __call__(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b D"]:
+        # Parameters may come as NumPy arrays, which a traced index cannot read.
+        return jnp.asarray(self.embedding)[tokens]
+
+    @typed
+    def sum(self, tokens: Int[Array, "*b L"]) -> Float[Array, "*b D"]:
+        """Sum over a position's tokens; PAD adds nothing."""
+        return (self(tokens) * (tokens != PAD)[..., None]).sum(axis=-2)
+
+    @typed
+    def logits(self, outputs: Float[Array, "*b D"], level: int) -> Float[Array, "*b K"]:
+        """Scores of a level's codes, in float32."""
+        first = self.vocab.level_offsets[level]
+        rows = slice(first, first + self.vocab.codebook_sizes[level])
+        scores = outputs @ self.embedding[rows].T + self.bias[rows]
+        return scores.astype(jnp.float32)
+
+
+def _special(tokens: Array, num_levels: int) -> Array:
+    """Positions `[B, 1, L]` of tokens that are no item's."""
+    return jnp.pad(tokens[..., None], ((0, 0), (0, 0), (num_levels - 1, 0)))

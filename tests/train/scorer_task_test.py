@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sid_jax.models.sasrec import SASRecConfig, item_rows
+from sid_jax.models.transformer import TransformerConfig
+from sid_jax.sids.vocab import Vocab
+from sid_jax.train.retriever_task import RetrieverTaskConfig
+from sid_jax.train.scorer_task import ScorerTask
+from sid_jax.train.sharding import MeshConfig
+
+ITEMS = 12
+CODES = np.stack([np.arange(ITEMS) // 4, np.arange(ITEMS) % 4], axis=1).astype(np.int32)
+VOCAB = Vocab(codebook_sizes=(3, 4), num_retailers=2)
+TRUNK = TransformerConfig(width=16, depth=1, num_heads=2, mlp_width=8)
+
+
+def make_task(kind="atomic", **changes):
+    config = SASRecConfig(transformer=TRUNK, items=kind)
+    rows, num_rows = item_rows(config, CODES, VOCAB.codebook_sizes)
+    told = RetrieverTaskConfig(**changes)
+    return ScorerTask(config, rows, num_rows, VOCAB.level_offsets[0], told)
+
+
+def histories(step):
+    """Two households a row, who mostly buy the next item of the catalog."""
+    rng = np.random.default_rng(step)
+    shape = (16, 12)
+    steps = np.where(rng.random((16, 12)) < 0.8, 1, rng.integers(0, ITEMS, shape))
+    items = np.cumsum(steps, axis=1) % ITEMS
+    segments = np.repeat([[1] * 6 + [2] * 4 + [0] * 2], 16, axis=0)
+    opens = np.isin(np.arange(12), (0, 6))
+    items = np.where((segments == 0) | opens, -1, items)
+    retailers = np.where(opens, rng.integers(0, 2, shape), -1)
+    codes = np.where((items >= 0)[..., None], CODES[items], -1)
+    return VOCAB.sequences(retailers, codes.astype(int), items, segments)
+
+
+@pytest.mark.parametrize("kind", ["atomic", "sid"])
+def test_the_loss_falls_and_a_mesh_gives_what_one_device_gives(train, kind):
+    task = make_task(kind)
+    _, _, losses = train(task, histories, MeshConfig(data=1), 60)
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    mesh = MeshConfig(data=4, model=2, rules="fsdp_tensor")
+    _, _, meshed = train(task, histories, mesh, 3)
+    np.testing.assert_allclose(meshed, losses[:3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_what_its_definition_says(smoothing):
+    task = make_task(smoothing=smoothing)
+    quiet = TransformerConfig(width=16, depth=1, num_heads=2, mlp_width=8, dropout=0.0)
+    task = replace(task, model=SASRecConfig(transformer=quiet))
+    batch = histories(3)
+    params = nn.unbox(jax.jit(task.init)(jax.random.key(1), batch)[0])
+    params["bias"] += jnp.arange(ITEMS) / 7
+    found, _ = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
+    rows = jnp.asarray(task.rows)
+    outputs = task.module.apply({"params": params}, batch, rows)
+    scores = task.module.apply({"params": params}, outputs, rows, method="scores")
+    log_probs = np.asarray(jax.nn.log_softmax(scores))
+    terms = []
+    for row in range(16):
+        for at in range(11):
+            here, after = batch.segments[row, at : at + 2]
+            target = batch.items[row, at + 1]
+            if here == after and target >= 0:
+                own = log_probs[row, at, target]
+                spread = log_probs[row, at].mean()
+                terms.append((1 - smoothing) * own + smoothing * spread)
+    assert len(terms) == 16 * (5 + 3)
+    np.testing.assert_allclose(found, -np.mean(terms), rtol=1e-5)
