@@ -1,8 +1,9 @@
-"""Lists judged against what was bought: recall, NDCG; sums and counts.
+"""Lists judged against what was bought: recall, NDCG, MRR; sums and counts.
 
     recall@k = hits among the first k / |targets|
     NDCG@k   = sum of 1 / log2(1 + rank) over the hits of the first k,
                divided by the same sum for min(k, |targets|) hits at the top
+    MRR      = mean of 1 / rank of the first hit; 0 without one in the list
 
 (Jarvelin and Kekalainen 2002, with binary gains). An id is any integer >= 0: the row
 of an item, or a leaf of the SID table for the same figures at SID level.
@@ -13,7 +14,43 @@ from collections.abc import Sequence
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.typing import Bool, Int, Metrics, NDArray, typed
+from sid_jax.typing import Bool, Float, Int, Metrics, NDArray, typed
+
+
+@typed
+def ranking_values(
+    recommended: Int[NDArray, "B k"],
+    targets: Int[NDArray, "B t"],
+    ks: Sequence[int] = (5, 10, 50),
+) -> dict[str, Float[NDArray, " B"]]:
+    """Recall, NDCG and reciprocal rank of ranked lists, a request each row.
+
+    Args:
+      recommended: ids, best first; negative is filler. A list shorter than a cutoff
+        counts as filled up. An id's second place in a list holds a rank, wins nothing.
+      targets: ids in any order; negative is padding and may stand anywhere, so masking
+        judges a part of the targets (repeats, new products). Repeats count once.
+      ks: cutoffs.
+
+    Returns:
+      `recall@{k}`, `ndcg@{k}` and `mrr`, of each request; NaN without a target.
+    """
+    if not ks or min(ks) < 1:
+        raise InputError(f"ks must be cutoffs of at least 1, not {tuple(ks)}")
+    targets = np.where(first_places(targets), targets, -1)
+    num_targets = (targets >= 0).sum(axis=1)
+    hits = contains(targets, recommended) & first_places(recommended)
+    # ideal[n]: the DCG of n hits at the top.
+    ideal = np.cumsum([0.0, *(1.0 / np.log2(np.arange(max(ks)) + 2.0))])
+    values = {}
+    for k in ks:
+        top = hits[:, :k]
+        values[f"recall@{k}"] = top.sum(axis=1) / np.maximum(num_targets, 1)
+        gains = top @ np.diff(ideal)[: top.shape[1]]
+        values[f"ndcg@{k}"] = gains / ideal[np.clip(num_targets, 1, k)]
+    first = 1 + hits.argmax(axis=1) if hits.shape[1] else np.ones(len(hits))
+    values["mrr"] = hits.any(axis=1) / first
+    return {k: np.where(num_targets > 0, each, np.nan) for k, each in values.items()}
 
 
 @typed
@@ -23,37 +60,36 @@ def ranking_metrics(
     ks: Sequence[int] = (5, 10, 50),
     prefix: str = "",
 ) -> Metrics:
-    """Recall and NDCG of ranked lists, a request each row.
+    """`ranking_values` summed: `{prefix}recall@{k}` and so on as (sum, count).
+
+    Requests without a target are not counted. `prefix` is put before each name, such as
+    `new/`.
+    """
+    metrics = {}
+    for name, values in ranking_values(recommended, targets, ks).items():
+        counted = values[~np.isnan(values)]
+        metrics[prefix + name] = (float(counted.sum()), float(len(counted)))
+    return metrics
+
+
+@typed
+def bootstrap_interval(
+    values: Float[NDArray, " B"], *, seed: int = 0, resamples: int = 1000
+) -> tuple[float, float]:
+    """95% interval of a mean over users: percentiles over users drawn with replacement.
 
     Args:
-      recommended: ids, best first; negative is filler. A list shorter than a cutoff
-        counts as filled up. An id's second place in a list holds a rank, wins nothing.
-      targets: ids in any order; negative is padding and may stand anywhere, so masking
-        judges a part of the targets (repeats, new products). Repeats count once.
-      ks: cutoffs.
-      prefix: put before each name, such as `new/`.
-
-    Returns:
-      `{prefix}recall@{k}` and `{prefix}ndcg@{k}` as (sum, count); requests without a
-      target are not counted.
+      values: one a user, as from `ranking_values`; NaN is not counted.
+      seed: of the draws.
+      resamples: draws.
     """
-    if not ks or min(ks) < 1:
-        raise InputError(f"ks must be cutoffs of at least 1, not {tuple(ks)}")
-    targets = np.where(first_places(targets), targets, -1)
-    num_targets = (targets >= 0).sum(axis=1)
-    hits = contains(targets, recommended) & first_places(recommended)
-    count = float(np.count_nonzero(num_targets))
-    # ideal[n]: the DCG of n hits at the top.
-    ideal = np.cumsum([0.0, *(1.0 / np.log2(np.arange(max(ks)) + 2.0))])
-    metrics = {}
-    for k in ks:
-        top = hits[:, :k]
-        recall = top.sum(axis=1) / np.maximum(num_targets, 1)
-        gains = top @ np.diff(ideal)[: top.shape[1]]
-        best = ideal[np.clip(num_targets, 1, k)]
-        metrics[f"{prefix}recall@{k}"] = (float(recall.sum()), count)
-        metrics[f"{prefix}ndcg@{k}"] = (float((gains / best).sum()), count)
-    return metrics
+    counted = values[~np.isnan(values)]
+    if not len(counted):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, len(counted), (resamples, len(counted)), dtype=np.int32)
+    low, high = np.percentile(counted[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def merge(a: Metrics, b: Metrics) -> Metrics:

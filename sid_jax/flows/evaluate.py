@@ -10,7 +10,14 @@ import numpy as np
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests
 from sid_jax.evals.baselines import popular, repeats, rule
-from sid_jax.evals.ranking import contains, first_places, mean, ranking_metrics
+from sid_jax.evals.ranking import (
+    bootstrap_interval,
+    contains,
+    first_places,
+    mean,
+    ranking_metrics,
+    ranking_values,
+)
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus
@@ -66,6 +73,8 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
     for name, items in lists.items():
         for view, figures in _judge(requests, items, leaf_of, top).items():
             values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
+    recalls = ranking_values(answers[:, :top], requests.targets, ks=(10,))["recall@10"]
+    values["item/low"], values["item/high"] = bootstrap_interval(recalls)
     values["beam_yield"] = float(np.mean(yields))
     values["carried"] = _carried(corpus, requests)
     samples = [
@@ -97,15 +106,18 @@ def is_judged(folder: Path) -> bool:
 
 def format_values(values: dict[str, float], num_requests: int) -> str:
     """The figures of an evaluation as a table in text."""
-    columns = [f"{m}@{k}" for k in (5, 10, 50) for m in ("recall", "ndcg")]
+    columns = [f"{m}@{k}" for k in (5, 10, 50) for m in ("recall", "ndcg")] + ["mrr"]
     lines = [f"{num_requests:,} held-out baskets"]
     for view, meaning in VIEWS.items():
         lines += ["", meaning, " " * 24 + "".join(f"{each:>11}" for each in columns)]
         for name in (MODEL, *BASELINES):
             row = [values[f"{view}/{name}/{column}"] for column in columns]
             lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
+    low, high = values["item/low"], values["item/high"]
     lines += [
         "",
+        f"95% interval of {MODEL}'s item recall@10 over households: "
+        f"{low:.4f} to {high:.4f}",
         f"beam yield {values['beam_yield']:.3f} (beams with a product to offer); "
         f"{values['carried']:.1%} of the targets were ever sold at the store before",
     ]

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import (
+    bootstrap_interval,
     contains,
     first_places,
     mean,
     merge,
     ranking_metrics,
+    ranking_values,
 )
 
 
@@ -55,7 +57,31 @@ def test_equals_the_loop(case, k):
     recall, ndcg = _naive(recommended, targets, k)
     np.testing.assert_allclose(metrics[f"new/recall@{k}"], recall)
     np.testing.assert_allclose(metrics[f"new/ndcg@{k}"], ndcg)
-    assert set(metrics) == {f"new/{m}@{n}" for m in ("recall", "ndcg") for n in (k, 3)}
+    names = {f"new/{m}@{n}" for m in ("recall", "ndcg") for n in (k, 3)}
+    assert set(metrics) == names | {"new/mrr"}
+
+
+@settings(deadline=None, max_examples=50)
+@given(requests())
+def test_reciprocal_rank_is_that_of_the_first_hit(case):
+    recommended, targets = case
+    found = ranking_values(recommended, targets)["mrr"]
+    for value, listed, wanted in zip(found, recommended, targets, strict=True):
+        wanted = {i for i in wanted.tolist() if i >= 0}
+        ranks = [r for r, item in enumerate(listed, 1) if item in wanted]
+        if not wanted:
+            assert math.isnan(value)
+        else:
+            assert value == (1 / ranks[0] if ranks else 0)
+
+
+def test_the_interval_of_a_coin_is_what_the_binomial_says():
+    values = (np.arange(400) % 4 == 0).astype(float)
+    low, high = bootstrap_interval(np.append(values, np.nan), resamples=4000)
+    spread = 1.96 * math.sqrt(0.25 * 0.75 / 400)
+    assert low == pytest.approx(0.25 - spread, abs=0.005)
+    assert high == pytest.approx(0.25 + spread, abs=0.005)
+    assert all(math.isnan(end) for end in bootstrap_interval(np.asarray([np.nan])))
 
 
 @settings(deadline=None, max_examples=25)
@@ -82,7 +108,8 @@ def test_targets_first_is_perfect_and_nothing_counted_is_nan():
     best = mean(ranking_metrics(np.asarray([[2, 4, 9]]), targets, ks=(2, 5)))
     assert set(best.values()) == {1.0}
     none = ranking_metrics(np.asarray([[2]]), np.asarray([[-1]]), ks=(5,))
-    assert none == {"recall@5": (0.0, 0.0), "ndcg@5": (0.0, 0.0)}
+    assert set(none) == {"recall@5", "ndcg@5", "mrr"}
+    assert set(none.values()) == {(0.0, 0.0)}
     assert all(math.isnan(value) for value in mean(none).values())
 
 

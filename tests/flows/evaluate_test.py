@@ -49,6 +49,11 @@ def recall(found, wanted, k):
     return len(set(found[:k]) & wanted) / len(wanted)
 
 
+def mrr(found, wanted):
+    ranks = [rank for rank, item in enumerate(found, 1) if item in wanted]
+    return 1 / ranks[0] if ranks else 0.0
+
+
 def ndcg(found, wanted, k):
     seen, gain = set(), 0.0
     for rank, item in enumerate(found[:k], 1):
@@ -111,13 +116,28 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
                         key = f"{view}/{name}"
                         pairs[f"{key}/recall@{k}"].append(recall(found, wanted, k))
                         pairs[f"{key}/ndcg@{k}"].append(ndcg(found, wanted, k))
+            for view, wanted in views.items():
+                if wanted:
+                    pairs[f"{view}/{name}/mrr"].append(mrr(found, wanted))
+            sids = list(dict.fromkeys(leaves[item] for item in found))[:60]
+            pairs[f"sid/{name}/mrr"].append(
+                mrr(sids, {leaves[item] for item in targets})
+            )
+            for k in (5, 10, 50):
                 sids = list(dict.fromkeys(leaves[item] for item in found))
                 wanted = {leaves[item] for item in targets}
                 pairs[f"sid/{name}/recall@{k}"].append(recall(sids, wanted, k))
                 pairs[f"sid/{name}/ndcg@{k}"].append(ndcg(sids, wanted, k))
     values = judged[1]
     assert values["carried"] == pytest.approx(np.mean(carried))
-    assert pairs.keys() == values.keys() - {"carried", "beam_yield"}
+    assert pairs.keys() == values.keys() - {
+        "carried",
+        "beam_yield",
+        "item/low",
+        "item/high",
+    }
+    low, high = values["item/low"], values["item/high"]
+    assert low < values[f"item/{MODEL}/recall@10"] < high
     for key, each in pairs.items():
         assert values[key] == pytest.approx(np.mean(each), abs=1e-9), key
 
