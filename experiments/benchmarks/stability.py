@@ -1,4 +1,4 @@
-"""What a retraining moves: a tenth of the items new, 2% edited, five ways to follow.
+"""What a retraining moves: a tenth of the items new, 2% edited, ten ways to follow.
 
     sid import --items items.jsonl.gz --name beauty
     sid embed --data beauty --encoder MODEL --recipe precision --out runs/beauty.parquet
@@ -8,9 +8,9 @@
 Whole category paths are left out of the old version and some titles are edited in the
 new one (`data/perturb.py`); the edited texts are encoded anew. The old tokenizer is
 trained on the old items, the new ones on all: the old codebook as it is (frozen), warm
-starts in a third of the steps or in a third more, and free retrainings whose codes are
-renamed after the old ones. Printed: the unchanged items' prefix match by
-level, and FVU of all items and of the new ones, beside the free retraining's.
+starts, and free retrainings whose codes are renamed after the old ones. Printed: the
+unchanged items' prefix match by level, and FVU of all items and of the new ones, beside
+the free retraining's.
 """
 
 import argparse
