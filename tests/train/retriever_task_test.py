@@ -1,14 +1,20 @@
 from dataclasses import replace
 
 import chex
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sid_jax.losses import code_log_prob
 from sid_jax.models.flat import FlatConfig
+from sid_jax.models.hierarchical import HierarchicalConfig
+from sid_jax.models.t5 import T5Config
+from sid_jax.models.tiger import TigerConfig
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.vocab import PAD, Vocab
-from sid_jax.train.retriever_task import RetrieverTask
+from sid_jax.train.retriever_task import RetrieverTask, RetrieverTaskConfig
 from sid_jax.train.sharding import MeshConfig
 
 ONE = MeshConfig(data=1)
@@ -16,7 +22,11 @@ MESH = MeshConfig(data=4, model=2, rules="fsdp_tensor")
 BATCH = 16
 VOCAB = Vocab(codebook_sizes=(4, 3), num_retailers=2)
 TRUNK = TransformerConfig(width=16, depth=1, num_heads=2, mlp_width=8)
-RETRIEVER = RetrieverTask(FlatConfig(transformer=TRUNK), VOCAB)
+RETRIEVER = RetrieverTask(FlatConfig(transformer=TRUNK, repeat=True), VOCAB)
+HIERARCHICAL = HierarchicalConfig(trunk=TRUNK, spell=TRUNK)
+TIGER = TigerConfig(
+    transformer=T5Config(width=16, depth=1, num_heads=2, head_width=8, mlp_width=8)
+)
 
 
 def prompt_batch(step):
@@ -71,3 +81,59 @@ def test_padded_basket_rows_change_nothing(retriever):
     assert metrics["loss_1"][1] == (batch.basket[..., 0] != PAD).sum() == 16 + 16 - 4
     nothing, metrics = run(empty)
     assert nothing == 0 and metrics["loss_1"] == (0, 0)
+
+
+def sequence_batch(step):
+    """Households that buy the successor of their last item, two to a row."""
+    rng = np.random.default_rng(step)
+    start = rng.integers(0, VOCAB.codebook_sizes, (BATCH, 2))
+    codes = (start[:, None] + np.arange(10)[:, None]) % VOCAB.codebook_sizes
+    segments = np.repeat([[1] * 5 + [2] * 4 + [0]], BATCH, axis=0)
+    opens = np.isin(np.arange(10), (0, 5))
+    codes = np.where((opens | (segments == 0))[..., None], -1, codes)
+    retailers = np.where(opens, rng.integers(0, 2, segments.shape), -1)
+    items = np.where(codes[..., 0] < 0, -1, 0)
+    return VOCAB.sequences(retailers, codes, items, segments)
+
+
+@pytest.mark.parametrize(
+    ("model", "stream"),
+    [
+        (HIERARCHICAL, sequence_batch),
+        (TIGER, prompt_batch),
+    ],
+    ids=["hierarchical", "tiger"],
+)
+def test_every_retriever_learns_and_lies_on_any_mesh(train, model, stream):
+    task = RetrieverTask(model, VOCAB)
+    _, metrics, losses = train(task, stream, ONE, 60)
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    assert np.isfinite([total / number for total, number in metrics.values()]).all()
+    _, _, meshed = train(task, stream, MESH, 3)
+    np.testing.assert_allclose(meshed, losses[:3], rtol=1e-5, atol=1e-5)
+
+
+def test_smoothing_spreads_a_share_over_each_levels_codes():
+    still = replace(TRUNK, dropout=0.0)
+    model = HierarchicalConfig(trunk=still, spell=still)
+    batch, smooth = sequence_batch(3), RetrieverTaskConfig(smoothing=0.2)
+    task = RetrieverTask(model, VOCAB, smooth)
+    params = nn.unbox(jax.jit(task.init)(jax.random.key(0), batch)[0])
+    found, _ = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
+    outputs = jax.jit(task.module.apply)({"params": params}, batch)
+    asks = np.asarray(outputs.asks)
+    assert asks.sum() == BATCH * (4 + 3)
+    wanted = 0
+    for level, offset in enumerate(VOCAB.level_offsets):
+        logits = outputs.logits[level]
+        codes = jnp.where(asks, outputs.targets[..., level] - offset, 0)
+        own = code_log_prob(logits, codes)
+        spread = np.mean(
+            [
+                code_log_prob(logits, jnp.full(asks.shape, code))
+                for code in range(VOCAB.codebook_sizes[level])
+            ],
+            axis=0,
+        )
+        wanted -= (0.8 * own + 0.2 * spread)[asks].mean()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
