@@ -22,7 +22,7 @@ from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
 from sid_jax.flows.runs import Log
 from sid_jax.flows.scorer import Scorer, scorer_task
-from sid_jax.sids.beam import Beams, beam_search
+from sid_jax.sids.beam import Beams, beam_search, score_sids
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
@@ -31,7 +31,7 @@ from sid_jax.train.loop import fit, load_params
 from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
-from sid_jax.typing import Bool, Int, NDArray, PyTree
+from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,25 @@ class Retriever:
             )
             yield products, beams
 
+    def score(
+        self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
+    ) -> Float[NDArray, "B n"]:
+        """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
+        found, size = [], self.config.search.batch_size
+        params = self.params if params is None else params
+        mesh = make_mesh(self.config.mesh)
+        size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
+        for start in range(0, len(requests), size):
+            rows = np.minimum(np.arange(start, start + size), len(requests) - 1)
+            part = requests.take(rows)
+            prompts = prompts_of(part, self.codes, self.vocab, self.config.prompts)
+            codes = self.codes[np.maximum(items[rows], 0)]
+            with use_mesh(mesh, self.config.mesh.rules):
+                prompts, codes = place((prompts, codes), mesh)
+                found.append(np.asarray(self._scoring(params, prompts, codes)))
+        scores = np.concatenate(found)[: len(requests)]
+        return np.where(items >= 0, scores, np.nan)
+
     def _search(
         self,
         requests: Requests,
@@ -110,6 +129,20 @@ class Retriever:
     @cached_property
     def _trie(self) -> Trie:
         return build_trie(self.table.sids, self.vocab.codebook_sizes)
+
+    @cached_property
+    def _scoring(self):
+        module = _task(self.config, self.vocab, self.codes).module
+
+        def score(params, prompts: Prompts, codes):
+            def call(method: str, *args: Any) -> Any:
+                return module.apply({"params": params}, *args, method=method)
+
+            context = call("context", prompts)
+            state = call("start", context)
+            return score_sids(lambda *args: call("step", *args), context, state, codes)
+
+        return jax.jit(score)
 
     @cached_property
     def _jitted(self):
@@ -177,6 +210,9 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
             answers = [products.items for products, _ in found]
             metrics = ranking_metrics(np.concatenate(answers), requests.targets)
             yield from mean(metrics).items()
+            if isinstance(base, Retriever):  # beside the training loss: overfitting
+                scores = base.score(requests, requests.targets, params)
+                yield "loss", -float(np.nanmean(scores))
 
         evaluators["validation"] = evaluate
     fit(

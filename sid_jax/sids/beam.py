@@ -14,7 +14,7 @@ from jax import lax
 
 from sid_jax.errors import InputError
 from sid_jax.sids.trie import Trie
-from sid_jax.typing import Array, Bool, PyTree, typed
+from sid_jax.typing import Array, Bool, Float, Int, PyTree, typed
 
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
 """`step(context, state, codes, level) -> (state, logits [B, M_l, K_l])`.
@@ -113,6 +113,33 @@ def beam_search(
             state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
     return _answer(codes, nodes, scores, num_beams)
+
+
+@typed
+def score_sids(
+    step: Step, context: PyTree, state: PyTree, codes: Int[Array, "B n L"]
+) -> Float[Array, "B n"]:
+    """Log-probability of given SIDs, each spelled code by code. Pure.
+
+    What `beam_search` finds, it scores the same; here nothing is searched, so that
+    scoring every SID of a table, some at a time, tells what a search has lost.
+
+    Args:
+      step: as of `beam_search`.
+      context: as of `beam_search`.
+      state: as of `beam_search`.
+      codes: n SIDs a request; codes must lie in their codebooks.
+    """
+    state, logits = step(context, state, None, 0)
+    count, scores = codes.shape[1], jnp.zeros(codes.shape[:2])
+    state, logits = jax.tree.map(lambda a: a.repeat(count, axis=1), (state, logits))
+    for level in range(codes.shape[2]):
+        gains = jax.nn.log_softmax(logits.astype(jnp.float32))
+        chosen = codes[:, :, level]
+        scores += jnp.take_along_axis(gains, chosen[..., None], axis=2)[..., 0]
+        if level + 1 < codes.shape[2]:
+            state, logits = step(context, state, chosen, level + 1)
+    return scores
 
 
 def _first_leaves(trie: Trie) -> list[Array]:

@@ -47,6 +47,18 @@ def test_beams_are_all_the_stores_sids_by_the_models_likelihood(
     assert row == len(requests)
 
 
+def test_items_are_scored_as_their_sids_are(retriever, requests, score_all):
+    wanted = score_all(retriever, requests)
+    items = np.stack([np.arange(25), np.full(25, -1), np.full(25, 7)], axis=1)
+    found = retriever.score(requests, items)
+    assert np.isnan(found[:, 1]).all()
+    for column in (0, 2):
+        leaves = retriever.index.leaves[items[:, column]]
+        np.testing.assert_allclose(
+            found[:, column], wanted[np.arange(25), leaves], rtol=1e-4, atol=1e-4
+        )
+
+
 def test_likelihoods_of_all_sids_are_those_of_a_distribution(
     retriever, requests, score_all
 ):

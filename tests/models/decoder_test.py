@@ -19,7 +19,7 @@ from sid_jax.models.repeat import repeat_log_prob
 from sid_jax.models.t5 import T5Config
 from sid_jax.models.tiger import TigerConfig, TigerDecoder
 from sid_jax.models.transformer import TransformerConfig
-from sid_jax.sids.beam import beam_search
+from sid_jax.sids.beam import beam_search, score_sids
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import BASKET, PAD, Vocab
 
@@ -191,6 +191,24 @@ def test_the_probabilities_of_all_sids_sum_to_one(kind, repeat):
     )
     total = spelled(kind, repeat).sum(axis=2)
     np.testing.assert_allclose(np.exp(total).sum(axis=1), 1, rtol=1e-4)
+
+
+@KINDS
+def test_given_sids_score_what_spelling_gives_them(kind):
+    module, params = make_decoder(kind, True)
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, len(ALL_SIDS), (len(REQUESTS), 5))
+
+    @jax.jit
+    def score(params, prompts, codes):
+        call = partial(module.apply, {"params": params})
+        context = call(prompts, method="context")
+        state = call(context, method="start")
+        return score_sids(partial(call, method="step"), context, state, codes)
+
+    found = score(params, make_prompts(kind), jnp.asarray(ALL_SIDS[chosen]))
+    wanted = np.take_along_axis(spelled(kind, True).sum(axis=2), chosen, axis=1)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @CAUSAL
