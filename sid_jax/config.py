@@ -111,6 +111,8 @@ class SearchConfig:
     Attributes:
       num_beams: beams M of a search.
       top: products of an answer.
+      owned: whether what the household has bought before may be answered; without it,
+        a search is held to the SIDs of what is new to the household.
       batch_size: requests that are searched at once.
       max_requests: requests of an evaluation; 0 for all.
       validation_requests: requests of an evaluation while training; 0 for all.
@@ -118,6 +120,7 @@ class SearchConfig:
 
     num_beams: int = 50
     top: int = 50
+    owned: bool = True
     batch_size: int = 128
     max_requests: int = 0
     validation_requests: int = 512

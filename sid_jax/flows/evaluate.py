@@ -126,8 +126,8 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
 
 def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
     """What an evaluation depends on and a run may change."""
-    names = ("num_beams", "top", "max_requests")
-    return {f"search/{name}": getattr(config.search, name) for name in names}
+    names = ("num_beams", "top", "owned", "max_requests")
+    return {f"search/{name}": int(getattr(config.search, name)) for name in names}
 
 
 def _answer(

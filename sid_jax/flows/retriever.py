@@ -62,7 +62,8 @@ class Retriever:
         item_mask: Bool[NDArray, " N"] | None = None,
         params: PyTree = None,
     ) -> Iterator[tuple[Products, Beams]]:
-        """Answers requests, a batch at a time; the basket's items are left out.
+        """Answers requests, a batch at a time; the basket's items are left out, and, if
+        so configured, what the household owns.
 
         Beams are held to the SIDs under which the retailer carries an item of
         `item_mask`. `params` stand in for the retriever's own.
@@ -74,17 +75,20 @@ class Retriever:
             rows = np.arange(start, start + size)
             # The last batch is filled up with its last request: one compiled program.
             part = requests.take(np.minimum(rows, len(requests) - 1))
-            beams = self._search(part, item_mask, params)
+            mask = self._mask(part, item_mask)
+            beams = self._search(part, mask, params)
             count = min(size, len(requests) - start)
             beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
             part = part.take(np.arange(count))
+            if mask is not None and mask.ndim == 2:
+                mask = mask[:count]
             products = self.index.products(
                 beams.leaves,
                 beams.scores,
                 beams.valid,
                 part.retailers,
                 top=top or self.config.search.top,
-                item_mask=item_mask,
+                item_mask=mask,
                 owned=(part.owned, part.owned_counts),
                 exclude=part.basket,
             )
@@ -109,10 +113,22 @@ class Retriever:
         scores = np.concatenate(found)[: len(requests)]
         return np.where(items >= 0, scores, np.nan)
 
+    def _mask(
+        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
+    ) -> Bool[NDArray, "*b N"] | None:
+        """Items that may be answered: of the mask and, if so configured, not owned."""
+        if self.config.search.owned:
+            return item_mask
+        mask = np.ones((len(requests), len(self.codes)), bool)
+        for items in (requests.owned, requests.basket):
+            row, column = np.nonzero(items >= 0)
+            mask[row, items[row, column]] = False
+        return mask if item_mask is None else mask & item_mask
+
     def _search(
         self,
         requests: Requests,
-        item_mask: Bool[NDArray, " N"] | None,
+        item_mask: Bool[NDArray, "*b N"] | None,
         params: PyTree | None,
     ) -> Beams:
         prompts = prompts_of(requests, self.codes, self.vocab, self.config.prompts)

@@ -55,7 +55,9 @@ class Scorer:
         item_mask: Bool[NDArray, " N"] | None = None,
         params: PyTree = None,
     ) -> Iterator[tuple[Products, None]]:
-        """Answers requests, a batch at a time; the basket's items are left out."""
+        """Answers requests, a batch at a time; the basket's items are left out, and, if
+        so configured, what the household owns.
+        """
         top = min(top or self.config.search.top, len(self.codes))
         mesh = make_mesh(self.config.mesh)
         shares = mesh.shape["data"]
@@ -100,8 +102,12 @@ class Scorer:
         for row, retailer in enumerate(requests.retailers):
             first, end = self.index.starts[retailer : retailer + 2]
             eligible[row, self.index.items[first:end]] = True
-        row, column = np.nonzero(requests.basket >= 0)
-        eligible[row, requests.basket[row, column]] = False
+        left_out = [requests.basket]
+        if not self.config.search.owned:
+            left_out.append(requests.owned)
+        for items in left_out:
+            row, column = np.nonzero(items >= 0)
+            eligible[row, items[row, column]] = False
         return eligible if item_mask is None else eligible & item_mask
 
     @cached_property

@@ -116,6 +116,27 @@ def test_beams_are_spent_on_what_meets_the_conditions(retriever, requests, score
     assert beams.leaves.tolist() == [[retriever.index.leaves[worst]]]
 
 
+def test_what_is_owned_is_not_searched_for(retriever, requests):
+    """Every beam left has something new; the order of what is new stays."""
+    search = dataclasses.replace(retriever.config.search, owned=False)
+    config = dataclasses.replace(retriever.config, search=search)
+    other = dataclasses.replace(retriever, config=config)
+    row = 0
+    for (every, _), (new, beams) in zip(
+        retriever.retrieve(requests), other.retrieve(requests), strict=True
+    ):
+        assert (new.beam_yield == 1).all()
+        for b in range(len(new.items)):
+            owned = requests.owned[row]
+            assert not np.isin(new.items[b], owned[owned >= 0]).any()
+            wanted = np.setdiff1d(every.items[b], [*owned, -1])
+            assert set(wanted) == set(new.items[b]) - {-1}
+            leaves = beams.leaves[b][beams.valid[b]]
+            assert set(leaves) == set(new.leaves[b][new.items[b] >= 0])
+            row += 1
+    assert row == len(requests)
+
+
 def test_a_run_of_more_devices_is_read_on_fewer(world, tmp_path):
     folder = world.copy("retriever", tmp_path / "run")
     text = (folder / "config.json").read_text()

@@ -89,6 +89,22 @@ def test_answers_are_the_stores_best_scores_without_the_basket(corpus, scorer):
         assert row == len(requests)
 
 
+def test_what_is_owned_is_left_out(corpus, scorer):
+    corpus, config = corpus
+    requests = choose_requests(config, corpus.data, corpus.test, 0)
+    search = dataclasses.replace(config.search, owned=False, top=60)
+    other = dataclasses.replace(
+        scorer, config=dataclasses.replace(config, search=search)
+    )
+    (every,), (new,) = (
+        [np.concatenate([p.items for p, _ in each.retrieve(requests, top=60)])]
+        for each in (scorer, other)
+    )
+    for row, owned in enumerate(requests.owned):
+        kept = [i for i in every[row] if i >= 0 and i not in set(owned)]
+        assert kept == [i for i in new[row] if i >= 0]
+
+
 def test_more_devices_answer_the_same(corpus, scorer):
     corpus, config = corpus
     requests = choose_requests(config, corpus.data, corpus.test, 0)
