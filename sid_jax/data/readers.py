@@ -7,14 +7,15 @@ two columns of one name. A column without a name (a data frame's index) is left 
 
 import csv
 import gzip
-import io
 import json
 import math
 import re
 import zlib
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
       InputError: the file is missing, a truncated gzip, or not UTF-8.
     """
-    for number, line in enumerate(io.BytesIO(_read_bytes(path)), start=1):
-        try:
-            # A byte order mark, which Windows programs write, is no part of the text.
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            byte = f"byte {line[error.start]:#x} at position {error.start + 1}"
-            raise InputError(
-                f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8"
-            ) from None
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                # A byte order mark, which Windows writes, is no part of the text.
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte {line[error.start]:#x} at position {error.start + 1}"
+                raise InputError(
+                    f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8"
+                ) from None
+            yield number, text
 
 
 def infer_columns(
@@ -175,19 +178,22 @@ def infer_columns(
     return arrays, notes
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _open(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """The file as it was before it was gzipped, if it was."""
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
+        gzipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(
-            f"{path}: truncated or damaged gzip ({error}); copy or pack it again"
-        ) from None
+    with file, gzip.open(file) if gzipped else file as content:
+        try:
+            yield content
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(
+                f"{path}: truncated or damaged gzip ({error}); copy or pack it again"
+            ) from None
 
 
 def _read_csv(path: Path) -> Table:
@@ -248,7 +254,8 @@ def _read_json(path: Path) -> Table:
 
 
 def _read_parquet(path: Path) -> Table:
-    content = _read_bytes(path)
+    with _open(path) as file:
+        content = file.read()
     try:
         table = pq.read_table(pa.BufferReader(content))
         _check_names(path, table.column_names)

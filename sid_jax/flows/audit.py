@@ -11,7 +11,7 @@ import numpy as np
 from sid_jax import __version__
 from sid_jax.config import Experiment, RetrieverExperiment
 from sid_jax.data.catalog import Catalog
-from sid_jax.data.importer import read_items
+from sid_jax.data.parsing import read_items
 from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.data.vector_files import look_up
 from sid_jax.data.vectors import ItemVectors

@@ -12,7 +12,7 @@ import numpy as np
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.datasets import DataConfig, load
 from sid_jax.data.flavours import make_texts
-from sid_jax.data.importer import read_items
+from sid_jax.data.parsing import read_items
 from sid_jax.data.texts import match_texts, read_texts
 from sid_jax.data.vector_files import write_vectors
 from sid_jax.errors import InputError

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from sid_jax.data.catalog import Catalog
-from sid_jax.data.importer import read_items
+from sid_jax.data.parsing import read_items
 from sid_jax.errors import InputError
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log

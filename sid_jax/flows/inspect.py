@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sid_jax.data.catalog import Catalog
-from sid_jax.data.importer import read_items
+from sid_jax.data.parsing import read_items
 from sid_jax.data.purchases import read_purchases
 from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.data.vector_files import read_vectors

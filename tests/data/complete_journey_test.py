@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data import datasets
+from sid_jax.data import builders
 from sid_jax.data.complete_journey import find_complete_journey, read_complete_journey
 from sid_jax.data.datasets import DataConfig, load
 from sid_jax.errors import InputError
@@ -137,12 +137,12 @@ def test_titles_paths_and_attributes(tmp_path):
 
 def test_builds_itself_once_and_reads_back(tmp_path, monkeypatch, capsys):
     write_source(tmp_path, [(7, 9, 0, [(10, 1, 1.5), (30, 2, 4.0)])])
-    monkeypatch.setattr(datasets, "find_complete_journey", lambda: tmp_path)
+    monkeypatch.setattr(builders, "find_complete_journey", lambda: tmp_path)
     config = DataConfig(data_dir=str(tmp_path / "tfds"))
     load(config)
     out = capsys.readouterr().out
     assert "wrote 6 items" in out and "wrote 1 baskets" in out
-    monkeypatch.setattr(datasets, "find_complete_journey", None)
+    monkeypatch.setattr(builders, "find_complete_journey", None)
     catalog, data = load(config)
     assert capsys.readouterr().out == ""
     source, baskets = read_complete_journey(tmp_path)

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data import datasets
+from sid_jax.data import builders
 from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import DataConfig, find_root, list_names, load, save
 from sid_jax.errors import InputError
@@ -77,7 +77,7 @@ def test_round_trip_and_replacement(first, second, block, tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
     config = DataConfig(name="mine", data_dir=str(root))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "_BLOCK", block)
+        patch.setattr(builders, "_BLOCK", block)
         save("mine", first, root)
         assert_same(load(config), first)
         save("mine", second, root)
@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_old_data_set(tmp_path, monkeypatch):
         raise RuntimeError("disk full")
         yield
 
-    monkeypatch.setattr(datasets, "_history_records", fail)
+    monkeypatch.setattr(builders, "_history_records", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         save("mine", (Catalog.from_columns(["b"]), old[1]), tmp_path)
     assert_same(load(DataConfig(name="mine", data_dir=str(tmp_path))), old)
@@ -128,7 +128,7 @@ def test_a_missing_data_set_tells_the_command(tmp_path):
     save("mine", (Catalog.from_columns(["a"]), None), tmp_path)
     with pytest.raises(InputError) as error:
         load(DataConfig(name="yours", data_dir=str(tmp_path)))
-    assert "it has mine (and complete_journey is built" in str(error.value)
+    assert "it has mine (and complete_journey, amazon_2014_beauty, " in str(error.value)
     command = (
         f"sid import --items FILE [--baskets FILE] --name yours --data-dir {tmp_path}"
     )

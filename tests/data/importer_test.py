@@ -15,12 +15,8 @@ from hypothesis import strategies as st
 
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.datasets import DataConfig, list_names, load
-from sid_jax.data.importer import (
-    import_dataset,
-    read_baskets,
-    read_items,
-    read_sequences,
-)
+from sid_jax.data.importer import import_dataset
+from sid_jax.data.parsing import read_baskets, read_items, read_sequences
 from sid_jax.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"

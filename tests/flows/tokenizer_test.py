@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data.cells import Cells
-from sid_jax.data.importer import read_items
+from sid_jax.data.parsing import read_items
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.tokenizer import Tokenizer, read_figures
