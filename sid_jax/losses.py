@@ -42,15 +42,6 @@ def commitment_loss(
 
 
 @typed
-def code_log_prob(
-    logits: Float[Array, "*b K"], codes: Int[Array, "*b"]
-) -> Float[Array, "*b"]:
-    """Log-probability of one level's codes, in float32."""
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return jnp.take_along_axis(log_probs, codes[..., None], axis=-1)[..., 0]
-
-
-@typed
 def straight_through_prefixes(
     latent: Float[Array, "B D"], codewords: Float[Array, "B L D"]
 ) -> Float[Array, "B L D"]:

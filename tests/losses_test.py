@@ -12,7 +12,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sid_jax.data.taxonomy import Taxonomy
 from sid_jax.errors import InputError
 from sid_jax.losses import (
-    code_log_prob,
     commitment_loss,
     cooccurrence_loss,
     graded_contrastive_loss,
@@ -51,19 +50,6 @@ def test_commitment_pulls_the_latent_to_every_level_and_no_codeword(seed):
     )(latent, codewords)
     np.testing.assert_allclose(of_latent, 2 * (first + second), rtol=1e-4, atol=1e-5)
     assert (of_codewords == 0).all()
-
-
-@settings(deadline=None, max_examples=25)
-@given(seeds, st.floats(-50, 50))
-def test_log_probabilities_are_those_of_a_distribution(seed, shift):
-    logits = jnp.float32(np.random.default_rng(seed).normal(size=(3, 4, 6)) * 5)
-    codes = jnp.tile(jnp.arange(4), (3, 1))
-    wanted = np.log(np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True))
-    found = code_log_prob(logits + shift, codes)
-    np.testing.assert_allclose(found, wanted[:, range(4), range(4)], atol=1e-4)
-    everything = [code_log_prob(logits, jnp.full((3, 4), code)) for code in range(6)]
-    np.testing.assert_allclose(np.exp(everything).sum(axis=0), 1, rtol=1e-5)
-    assert code_log_prob(logits.astype(jnp.bfloat16), codes).dtype == jnp.float32
 
 
 ROWS, LEVELS, WIDTH, DEPTH = 8, 2, 3, 4

@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.flows.scorer import Scorer, scorer_task
-from sid_jax.sids.beam import Beams, beam_search, score_sids
+from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
+from sid_jax.sids.scoring import score_sids
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
@@ -100,6 +102,7 @@ class Retriever:
         """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
         found, size = [], self.config.search.batch_size
         params = self.params if params is None else params
+        trie = self._trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
         size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
         for start in range(0, len(requests), size):
@@ -109,7 +112,8 @@ class Retriever:
             codes = self.codes[np.maximum(items[rows], 0)]
             with use_mesh(mesh, self.config.mesh.rules):
                 prompts, codes = place((prompts, codes), mesh)
-                found.append(np.asarray(self._scoring(params, prompts, codes)))
+                scores = self._scoring(params, trie, prompts, codes)
+                found.append(np.asarray(scores))
         scores = np.concatenate(found)[: len(requests)]
         return np.where(items >= 0, scores, np.nan)
 
@@ -146,23 +150,29 @@ class Retriever:
     def _trie(self) -> Trie:
         return build_trie(self.table.sids, self.vocab.codebook_sizes)
 
+    @property
+    def _module(self) -> Any:
+        assert not isinstance(self.config.model, SASRecConfig)  # that is a `Scorer`
+        return RetrieverTask(self.config.model, self.vocab).module
+
     @cached_property
     def _scoring(self):
-        module = _task(self.config, self.vocab, self.codes).module
+        module = self._module
 
-        def score(params, prompts: Prompts, codes):
+        def score(params, trie: Trie | None, prompts: Prompts, codes):
             def call(method: str, *args: Any) -> Any:
                 return module.apply({"params": params}, *args, method=method)
 
             context = call("context", prompts)
             state = call("start", context)
-            return score_sids(lambda *args: call("step", *args), context, state, codes)
+            step = partial(call, "step")
+            return score_sids(step, context, state, codes, trie)
 
         return jax.jit(score)
 
     @cached_property
     def _jitted(self):
-        module = _task(self.config, self.vocab, self.codes).module
+        module = self._module
 
         def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
             def call(method: str, *args: Any) -> Any:
@@ -170,12 +180,13 @@ class Retriever:
 
             context = call("context", prompts)
             return beam_search(
-                lambda *args: call("step", *args),
+                partial(call, "step"),
                 context,
                 call("start", context),
                 trie,
                 num_beams=self.config.search.num_beams,
                 allowed=allowed,
+                softmax=self.config.task.softmax,
             )
 
         return jax.jit(search)
@@ -203,7 +214,8 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
-    task = _task(config, corpus.vocab, corpus.codes)
+    words = _codewords(config) if done is None else ()
+    task = _task(config, corpus.vocab, corpus.codes, corpus.table, words)
     log(
         f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "
         f"households at {len(corpus.data.retailers):,} retailers; vocabulary of "
@@ -263,7 +275,7 @@ def load_retriever(folder: Path) -> Retriever | Scorer:
             f"{runs.CATALOG} beside it; train again in a new --workdir"
         )
     codes = table.codes()[rows]
-    task = _task(config, vocab, codes)
+    task = _task(config, vocab, codes, table)
     batch = _example(config, vocab)
     mesh = _choose_mesh(config)
     params, _ = load_params(task, batch, folder, mesh=mesh)
@@ -298,11 +310,29 @@ def _assemble(
 
 
 def _task(
-    config: RetrieverExperiment, vocab: Vocab, codes: Int[NDArray, "N L"]
+    config: RetrieverExperiment,
+    vocab: Vocab,
+    codes: Int[NDArray, "N L"],
+    table: SidTable,
+    codewords: tuple[NDArray, ...] = (),
 ) -> RetrieverTask | ScorerTask:
     if isinstance(config.model, SASRecConfig):
         return scorer_task(config, vocab, codes)
-    return RetrieverTask(config.model, vocab, config.task)
+    trie = None
+    if config.task.softmax == "existing":
+        trie = build_trie(table.sids, vocab.codebook_sizes)
+    return RetrieverTask(config.model, vocab, config.task, trie, codewords)
+
+
+def _codewords(config: RetrieverExperiment) -> tuple[NDArray, ...]:
+    """Vectors of each level's codes, from the tokenizer's run, where asked for."""
+    if config.task.start != "codebooks" or isinstance(config.model, SASRecConfig):
+        return ()
+    books = Tokenizer.load(Path(config.tokenizer)).state
+    return tuple(
+        np.asarray(vectors[:size])
+        for vectors, size in zip(books.vectors, books.sizes, strict=True)
+    )
 
 
 def _example(config: RetrieverExperiment, vocab: Vocab) -> Prompts | Sequences:

@@ -1,20 +1,23 @@
 """Beam search held to the SIDs of a trie, exact and jit-able, over any step function.
 
 A beam's score is the sum over levels of log softmax(logits)[code], the softmax taken
-over all K codes of the level before any constraint; only the child slots of a beam's
-node are then scored, as in STATIC (arXiv 2602.22647). Ties go to the lower leaf.
+over all K codes of the level before any constraint, or over those that exist after its
+prefix (see `scoring.py`); only the child slots of a beam's node are scored, as STATIC
+does (arXiv 2602.22647). Ties go to the lower leaf.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from sid_jax.errors import InputError
-from sid_jax.sids.trie import Trie
-from sid_jax.typing import Array, Bool, Float, Int, PyTree, typed
+from sid_jax.sids.scoring import Softmax
+from sid_jax.sids.trie import Trie, child_slots
+from sid_jax.typing import Array, Bool, PyTree, typed
 
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
 """`step(context, state, codes, level) -> (state, logits [B, M_l, K_l])`.
@@ -53,7 +56,7 @@ def beam_search(
     *,
     num_beams: int,
     allowed: Bool[Array, "B U"] | None = None,
-    renormalize: bool = False,
+    softmax: Softmax = "codes",
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
 
@@ -68,13 +71,16 @@ def beam_search(
       trie: the SIDs that exist.
       num_beams: M, of the answer; may exceed what there is to find.
       allowed: the leaves that each request may reach; all when None.
-      renormalize: take each softmax over the remaining (existing and allowed) codes.
+      softmax: what each is over: all `codes` of the level, the `existing` ones after
+        the prefix, as in training by it, or those `allowed` of them.
 
     Raises:
-      InputError: shapes that disagree with the trie, or num_beams < 1.
+      InputError: shapes that disagree with the trie, num_beams < 1, or no such softmax.
     """
     if num_beams < 1:
         raise InputError(f"num_beams must be >= 1: {num_beams}")
+    if softmax not in get_args(Softmax):
+        raise InputError(f"softmax={softmax!r}: want one of {get_args(Softmax)}")
     if allowed is not None and allowed.shape[1] != trie.num_leaves:
         raise InputError(
             f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
@@ -92,8 +98,13 @@ def beam_search(
                 f"level {level}: step gave logits {logits.shape}, the trie asks for"
                 f" {(*nodes.shape, size)}"
             )
-        children, tokens, alive = _expand(trie, level, nodes, first_leaves, packed)
-        gains = _gains(logits, tokens, alive, renormalize)
+        bounds, tokens, exists = child_slots(trie, level, nodes)
+        alive = exists
+        if packed is not None:
+            reached = _rank(packed, first_leaves[level][bounds])
+            alive = reached[..., 1:] > reached[..., :-1]
+        over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
+        gains = _gains(logits, tokens, alive, over)
         candidates = (scores[..., None] + gains).reshape(len(scores), -1)
         width = min(num_beams, candidates.shape[1])
         scores, chosen = lax.top_k(candidates, width)
@@ -106,40 +117,13 @@ def beam_search(
             chosen = jnp.sort(chosen, axis=1)
             scores = jnp.take_along_axis(candidates, chosen, axis=1)
         parents = chosen // trie.max_children[level]
-        nodes = _flat_take(children, chosen)
+        nodes = _flat_take(bounds[..., :-1], chosen)
         last = _flat_take(tokens, chosen)
         codes = jnp.concatenate([_gather(codes, parents), last[..., None]], axis=2)
         if is_inner:
             state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
     return _answer(codes, nodes, scores, num_beams)
-
-
-@typed
-def score_sids(
-    step: Step, context: PyTree, state: PyTree, codes: Int[Array, "B n L"]
-) -> Float[Array, "B n"]:
-    """Log-probability of given SIDs, each spelled code by code. Pure.
-
-    What `beam_search` finds, it scores the same; here nothing is searched, so that
-    scoring every SID of a table, some at a time, tells what a search has lost.
-
-    Args:
-      step: as of `beam_search`.
-      context: as of `beam_search`.
-      state: as of `beam_search`.
-      codes: n SIDs a request; codes must lie in their codebooks.
-    """
-    state, logits = step(context, state, None, 0)
-    count, scores = codes.shape[1], jnp.zeros(codes.shape[:2])
-    state, logits = jax.tree.map(lambda a: a.repeat(count, axis=1), (state, logits))
-    for level in range(codes.shape[2]):
-        gains = jax.nn.log_softmax(logits.astype(jnp.float32))
-        chosen = codes[:, :, level]
-        scores += jnp.take_along_axis(gains, chosen[..., None], axis=2)[..., 0]
-        if level + 1 < codes.shape[2]:
-            state, logits = step(context, state, chosen, level + 1)
-    return scores
 
 
 def _first_leaves(trie: Trie) -> list[Array]:
@@ -174,36 +158,17 @@ def _rank(packed: tuple[Array, Array], leaves: Array) -> Array:
     )
 
 
-def _expand(
-    trie: Trie,
-    level: int,
-    nodes: Array,
-    first_leaves: list[Array],
-    packed: tuple[Array, Array] | None,
-) -> tuple[Array, Array, Array]:
-    """Child slots `[B, M_l, C]` of nodes: their ids, codes, and which are alive."""
-    row_start, tokens = trie.row_start[level], trie.tokens[level]
-    end = row_start[nodes + 1][..., None]
-    # Slots past a node's children stay at its end, where no leaf lies between them.
-    slots = row_start[nodes][..., None] + jnp.arange(trie.max_children[level] + 1)
-    bounds = jnp.minimum(slots, end)
-    children = jnp.minimum(bounds[..., :-1], tokens.shape[0] - 1)
-    if packed is None:
-        alive = slots[..., :-1] < end
-    else:
-        reached = _rank(packed, first_leaves[level][bounds])
-        alive = reached[..., 1:] > reached[..., :-1]
-    return children, tokens[children].astype(jnp.int32), alive
+def _gains(logits: Array, tokens: Array, alive: Array, over: Array | None) -> Array:
+    """Log-probabilities of the child slots; -inf where none is alive.
 
-
-def _gains(logits: Array, tokens: Array, alive: Array, renormalize: bool) -> Array:
-    """Log-probabilities of the child slots; -inf where none is alive."""
+    The softmax is over all codes, or over the slots `over`.
+    """
     logits = logits.astype(jnp.float32)
-    gains = jnp.take_along_axis(logits, tokens, axis=2)
-    gains = jnp.where(alive, gains, -jnp.inf)
-    over = gains if renormalize else logits
-    total = jax.nn.logsumexp(over, axis=2, keepdims=True)
-    return jnp.where(gains > -jnp.inf, gains - total, -jnp.inf)
+    slots = jnp.take_along_axis(logits, tokens, axis=2)
+    if over is not None:
+        logits = jnp.where(over, slots, -jnp.inf)
+    total = jax.nn.logsumexp(logits, axis=2, keepdims=True)
+    return jnp.where(alive & (slots > -jnp.inf), slots - total, -jnp.inf)
 
 
 def _gather(values: Array, parents: Array) -> Array:

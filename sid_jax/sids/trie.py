@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.typing import Array, Int, NDArray, UInt, typed
+from sid_jax.typing import Array, Bool, Int, NDArray, UInt, typed
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +41,25 @@ class Trie:
     @property
     def num_leaves(self) -> int:
         return self.tokens[-1].shape[0]
+
+
+@typed
+def child_slots(
+    trie: Trie, level: int, nodes: Int[Array, "*b"]
+) -> tuple[Int[Array, "*b C1"], Int[Array, "*b C"], Bool[Array, "*b C"]]:
+    """The children of nodes of depth `level`, in C = `max_children[level]` slots each.
+
+    Returns:
+      Bounds, such that slot i holds the child `bounds[i]` and `bounds[i + 1]` follows;
+      the codes of the slots; and which of them hold a child: those past a node's
+      children stay at their end.
+    """
+    row_start, tokens = trie.row_start[level], trie.tokens[level]
+    end = row_start[nodes + 1][..., None]
+    slots = row_start[nodes][..., None] + jnp.arange(trie.max_children[level] + 1)
+    bounds = jnp.minimum(slots, end)
+    children = jnp.minimum(bounds[..., :-1], tokens.shape[0] - 1)
+    return bounds, tokens[children].astype(jnp.int32), slots[..., :-1] < end
 
 
 @typed

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from sid_jax.errors import InputError
-from sid_jax.losses import code_log_prob
 from sid_jax.models.flat import FlatConfig, FlatDecoder
 from sid_jax.models.hierarchical import HierarchicalConfig, HierarchicalDecoder
 from sid_jax.models.repeat import repeat_log_prob
 from sid_jax.models.tiger import TigerConfig, TigerDecoder
+from sid_jax.sids.scoring import code_gains
+from sid_jax.sids.trie import Trie
 from sid_jax.sids.vocab import Vocab
 from sid_jax.train.step import Aux
-from sid_jax.typing import Array, Key, PyTree
+from sid_jax.typing import Array, Float, Key, NDArray, PyTree
 
 RetrieverConfig = FlatConfig | HierarchicalConfig | TigerConfig
 _MODULES = {
@@ -30,28 +31,70 @@ class RetrieverTaskConfig:
     """What a retriever learns from.
 
     Attributes:
-      smoothing: share of each code's target that is spread over its level's codes
-        (Szegedy et al. 2016).
+      softmax: over all `codes` of a level, or over the `existing` ones, those that
+        follow in some SID of the table (see `sids/scoring.py`); a search follows suit.
+      start: of the code embeddings: `random`, or the `codebooks` of the tokenizer, so
+        that codes of like meaning begin alike.
+      smoothing: share of each code's target that is spread over the codes of its
+        softmax (Szegedy et al. 2016).
+      level_weights: what each level's loss counts; 1 each if empty.
     """
 
+    softmax: Literal["codes", "existing"] = "codes"
+    start: Literal["random", "codebooks"] = "random"
     smoothing: float = 0.0
+    level_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
+        for name, choices in (
+            ("softmax", ("codes", "existing")),
+            ("start", ("random", "codebooks")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"task.{name}={getattr(self, name)!r}: want one of {choices}"
+                )
         if not 0 <= self.smoothing < 1:
             raise InputError(f"task.smoothing={self.smoothing} must be in [0, 1)")
+        if self.level_weights and not min(self.level_weights) >= 0:
+            raise InputError(
+                f"task.level_weights={self.level_weights} has negative ones"
+            )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RetrieverTask:
     """Spell every item that a batch asks for from all that precedes it.
 
     A batch is `Prompts` or `Sequences`. The loss is the mean over items of their SIDs'
     negative log-likelihood.
+
+    Attributes:
+      model: sizes.
+      vocab: token layout.
+      config: what is learned from.
+      trie: the SIDs that exist, for `softmax="existing"`.
+      codewords: a level, the vectors of its codes `[K_l, D]`, for `start="codebooks"`;
+        levels beyond the last of them start at random.
     """
 
     model: RetrieverConfig
     vocab: Vocab
     config: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
+    trie: Trie | None = None
+    codewords: tuple[Float[NDArray, "_ D"], ...] = ()
+
+    def __post_init__(self):
+        weights, levels = self.config.level_weights, self.vocab.num_levels
+        if weights and len(weights) != levels:
+            raise InputError(
+                f"task.level_weights has {len(weights)} weights for SIDs of {levels} "
+                "levels"
+            )
+        if (self.config.softmax == "existing") != (self.trie is not None):
+            raise InputError(
+                'softmax="existing" goes with the trie of the SIDs that exist'
+            )
 
     @property
     def module(self) -> Any:
@@ -68,7 +111,14 @@ class RetrieverTask:
         batches: Iterator[PyTree],
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree]:
-        return params, state
+        if self.config.start == "random":
+            return params, state
+        tables = {
+            name: part | {"embedding": self._start(part["embedding"], key)}
+            for name, part in params.items()
+            if name in ("tokens", "scores")
+        }
+        return params | tables, state
 
     def loss(
         self, params: PyTree, state: PyTree, batch: PyTree, key: Key[Array, ""]
@@ -79,23 +129,25 @@ class RetrieverTask:
         )
         asks, smoothing = outputs.asks, self.config.smoothing
         count = asks.sum().astype(jnp.float32)
-        metrics = {}
-        log_prob, spread = jnp.zeros(asks.shape), jnp.zeros(asks.shape)
-        for level, offset in enumerate(self.vocab.level_offsets):
-            codes = jnp.where(asks, outputs.targets[:, :, level] - offset, 0)
-            logits = outputs.logits[level]
-            gain = code_log_prob(logits, codes)
-            metrics[f"loss_{level + 1}"] = (-(gain * asks).sum(), count)
-            log_prob += gain
-            if smoothing:
-                spread += jax.nn.log_softmax(logits).mean(axis=-1)
+        codes = outputs.targets - jnp.asarray(self.vocab.level_offsets)
+        codes = jnp.where(asks[..., None], codes, 0)
+        gains, means = code_gains(outputs.logits, codes, self.trie)
+        gains = jnp.where(asks[..., None], gains, 0)
+        metrics = {
+            f"loss_{level + 1}": (-gains[..., level].sum(), count)
+            for level in range(self.vocab.num_levels)
+        }
+        if self.config.level_weights:
+            weights = jnp.asarray(self.config.level_weights)
+            gains, means = gains * weights, means * weights
+        log_prob = gains.sum(axis=-1)
         if outputs.repeat is not None:
             log_prob = repeat_log_prob(
                 outputs.repeat, batch.history, outputs.targets, log_prob
             )
             gate = jnp.exp(outputs.repeat.repeat)
             metrics["repeat"] = ((gate * asks).sum(), count)
-        learned = (1 - smoothing) * log_prob + smoothing * spread
+        learned = (1 - smoothing) * log_prob + smoothing * means.sum(axis=-1)
         loss = -(learned * asks).sum() / jnp.maximum(count, 1)
         return loss, (metrics, {})
 
@@ -108,3 +160,25 @@ class RetrieverTask:
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree, PyTree]:
         return params, state, opt_state
+
+    def _start(self, embedding: Array, key: Key[Array, ""]) -> Array:
+        """Embeddings `[V, D]` whose codes have the codewords' inner products.
+
+        The codewords are projected on their first D right singular vectors, turned at
+        random, so that heads share the directions evenly, and scaled to the mean square
+        length of random rows, 1.
+        """
+        sizes = self.vocab.codebook_sizes
+        if [len(level) for level in self.codewords] != [*sizes[: len(self.codewords)]]:
+            raise InputError(
+                f"codebooks of {[len(level) for level in self.codewords]} codes for "
+                f"SIDs of {list(sizes)}"
+            )
+        width = embedding.shape[1]
+        words = jnp.concatenate([jnp.asarray(level) for level in self.codewords])
+        directions = jnp.linalg.svd(words, full_matrices=False)[2][:width]
+        turn = jax.random.orthogonal(key, width)[: len(directions)]
+        rows = words @ directions.T @ turn
+        rows /= jnp.sqrt((rows**2).sum(axis=1).mean())
+        first = self.vocab.level_offsets[0]
+        return jnp.asarray(embedding).at[first : first + len(rows)].set(rows)

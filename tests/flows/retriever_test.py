@@ -157,3 +157,42 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
     write_table(folder / "sids.parquet", moved)
     with pytest.raises(InputError, match="was not made for"):
         load_retriever(folder)
+
+
+def test_sids_that_exist_share_all_probability_in_training_and_search(world, tmp_path):
+    """Packed histories, codebook starts and the softmax over what exists, end to end."""
+    file, folder = tmp_path / "experiment.py", tmp_path / "run"
+    file.write_text(
+        f"""
+from dataclasses import replace
+from sid_jax.config import *
+
+def get_config():
+    config = smoke(RetrieverExperiment(
+        tokenizer={str(world.tokenizer)!r},
+        data=DataConfig(name="tiny", data_dir={str(world.data)!r}),
+        prompts=SequenceConfig(history=4, row=8),
+        model=HierarchicalConfig(),
+        task=RetrieverTaskConfig(softmax="existing", start="codebooks"),
+    ))
+    search = SearchConfig(num_beams=60, top=60, batch_size=8)
+    return replace(config, search=search, mesh=MeshConfig(data=1))
+"""
+    )
+    assert world.run("train", file, "--workdir", folder) == 0
+    retriever = load_retriever(folder)
+    corpus = Corpus.load(retriever.config, folder / "sids.parquet")
+    requests = choose_requests(retriever.config, corpus.data, corpus.test, 0)
+    leaves = retriever.index.leaves
+    one_each = np.unique(leaves, return_index=True)[1]
+    items = np.broadcast_to(one_each, (len(requests), len(one_each)))
+    scores = retriever.score(requests, items.astype(np.int32))
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0, rtol=1e-4)
+    row = 0
+    for _, beams in retriever.retrieve(requests):
+        for found, told, valid in zip(
+            beams.leaves, beams.scores, beams.valid, strict=True
+        ):
+            wanted = scores[row][np.searchsorted(leaves[one_each], found[valid])]
+            np.testing.assert_allclose(told[valid], wanted, rtol=1e-4, atol=1e-4)
+            row += 1

@@ -12,14 +12,14 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.losses import code_log_prob
 from sid_jax.models.flat import FlatConfig, FlatDecoder
 from sid_jax.models.hierarchical import HierarchicalConfig, HierarchicalDecoder
 from sid_jax.models.repeat import repeat_log_prob
 from sid_jax.models.t5 import T5Config
 from sid_jax.models.tiger import TigerConfig, TigerDecoder
 from sid_jax.models.transformer import TransformerConfig
-from sid_jax.sids.beam import beam_search, score_sids
+from sid_jax.sids.beam import beam_search
+from sid_jax.sids.scoring import code_gains, score_sids
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import BASKET, PAD, Vocab
 
@@ -112,14 +112,11 @@ def teach(kind, repeat, params, prompts):
     outputs = module.apply({"params": params}, prompts)
     codes = prompts.basket - jnp.asarray(VOCAB.level_offsets)
     codes = jnp.where(prompts.basket == PAD, 0, codes)
-    gains = [
-        code_log_prob(logits, codes[..., level])
-        for level, logits in enumerate(outputs.logits)
-    ]
-    total = sum(gains)
+    gains, _ = code_gains(outputs.logits, codes)
+    total = gains.sum(axis=-1)
     if outputs.repeat is not None:
         total = repeat_log_prob(outputs.repeat, prompts.history, prompts.basket, total)
-    return jnp.stack(gains, axis=2), total, outputs.repeat
+    return gains, total, outputs.repeat
 
 
 def append_all(prompts):

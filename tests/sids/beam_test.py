@@ -1,5 +1,6 @@
 from functools import partial
 from math import prod
+from typing import get_args
 
 import chex
 import jax
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
 from sid_jax.sids.beam import beam_search
+from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import build_trie
 
 # Codebook sizes, SIDs drawn and beams. A search compiles for each; hypothesis draws
@@ -39,8 +41,8 @@ def look_up(sizes, context, state, codes, level):
     return {"prefix": prefix, "more": state["more"]}, logits
 
 
-@partial(jax.jit, static_argnames=("num_beams", "renormalize"))
-def search(tables, trie, allowed, *, num_beams, renormalize=False):
+@partial(jax.jit, static_argnames=("num_beams", "softmax"))
+def search(tables, trie, allowed, *, num_beams, softmax="codes"):
     batch = len(tables[0])
     state = {
         "prefix": jnp.zeros((batch, 1), jnp.int32),
@@ -53,7 +55,7 @@ def search(tables, trie, allowed, *, num_beams, renormalize=False):
         trie,
         num_beams=num_beams,
         allowed=allowed,
-        renormalize=renormalize,
+        softmax=softmax,
     )
 
 
@@ -78,22 +80,26 @@ def normal_tables(rng, batch, sizes):
     ]
 
 
-def plain_beam_search(tables, request, sids, kept, num_beams, renormalize=False):
+def plain_beam_search(tables, request, sids, kept, num_beams, softmax="codes"):
     """One request's beams as (score, SID), best first; equal scores in SID order."""
     sizes = [table.shape[2] for table in tables]
-    alive = {tuple(sid) for sid in sids[kept].tolist()}
+    alive, every = ({tuple(sid) for sid in g.tolist()} for g in (sids[kept], sids))
     beams = [(0.0, ())]
     for level in range(len(sizes)):
         grown = []
         for score, path in beams:
             row = np.ravel_multi_index(path, sizes[:level]) if path else 0
             logits = np.asarray(tables[level][request, row], np.float64)
-            slots = [
-                code
-                for code in range(sizes[level])
-                if any(sid[: level + 1] == (*path, code) for sid in alive)
-            ]
-            over = logits[slots] if renormalize else logits
+            slots, exist = (
+                sorted({sid[level] for sid in group if sid[:level] == path})
+                for group in (alive, every)
+            )
+            over = {
+                "codes": logits,
+                "existing": logits[exist],
+                "allowed": logits[slots],
+            }
+            over = over[softmax]
             total = np.logaddexp.reduce(over) if len(over) else 0.0
             grown += [(score + logits[code] - total, (*path, code)) for code in slots]
         beams = sorted(grown, key=lambda beam: (-beam[0], beam[1]))[:num_beams]
@@ -149,8 +155,12 @@ def test_equals_a_plain_beam_search_ties_included(shape, seed):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.sampled_from(WIDE), st.booleans(), st.integers(0, 2**32 - 1))
-def test_a_wide_beam_equals_scoring_every_sid(shape, renormalize, seed):
+@given(
+    st.sampled_from(WIDE),
+    st.sampled_from(get_args(Softmax)),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_wide_beam_equals_scoring_every_sid(shape, softmax, seed):
     sizes, count, num_beams = shape
     rng = np.random.default_rng(seed)
     sids = random_sids(rng, sizes, count)
@@ -159,12 +169,12 @@ def test_a_wide_beam_equals_scoring_every_sid(shape, renormalize, seed):
     allowed = rng.random((len(SHARES), len(sids))) < SHARES[:, None]
     trie = build_trie(sids, sizes)
     beams = jax.device_get(
-        search(tables, trie, allowed, num_beams=num_beams, renormalize=renormalize)
+        search(tables, trie, allowed, num_beams=num_beams, softmax=softmax)
     )
     assert_fillers_marked(beams)
     tables = jax.device_get(tables)
     for request, kept in enumerate(allowed):
-        expected = plain_beam_search(tables, request, sids, kept, 10**9, renormalize)
+        expected = plain_beam_search(tables, request, sids, kept, 10**9, softmax)
         assert len(expected) == kept.sum()
         assert beams.valid[request].sum() == len(expected)
         scores = [score for score, _ in expected]
@@ -172,7 +182,7 @@ def test_a_wide_beam_equals_scoring_every_sid(shape, renormalize, seed):
         np.testing.assert_allclose(found, scores, rtol=1e-5, atol=1e-5)
         codes = beams.codes[request, : len(expected)].tolist()
         assert [tuple(sid) for sid in codes] == [path for _, path in expected]
-        if renormalize and scores:
+        if softmax == "allowed" and scores:
             np.testing.assert_allclose(np.exp(scores).sum(), 1.0, rtol=1e-5)
 
 

@@ -3,16 +3,16 @@ from dataclasses import replace
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sid_jax.losses import code_log_prob
+from sid_jax.errors import InputError
 from sid_jax.models.flat import FlatConfig
 from sid_jax.models.hierarchical import HierarchicalConfig
 from sid_jax.models.t5 import T5Config
 from sid_jax.models.tiger import TigerConfig
 from sid_jax.models.transformer import TransformerConfig
+from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import PAD, Vocab
 from sid_jax.train.retriever_task import RetrieverTask, RetrieverTaskConfig
 from sid_jax.train.sharding import MeshConfig
@@ -83,11 +83,15 @@ def test_padded_basket_rows_change_nothing(retriever):
     assert nothing == 0 and metrics["loss_1"] == (0, 0)
 
 
-def sequence_batch(step):
-    """Households that buy the successor of their last item, two to a row."""
+def sequence_batch(step, sids=None):
+    """Households that buy the successor of their last item, two to a row; or, of given
+    SIDs, any.
+    """
     rng = np.random.default_rng(step)
     start = rng.integers(0, VOCAB.codebook_sizes, (BATCH, 2))
     codes = (start[:, None] + np.arange(10)[:, None]) % VOCAB.codebook_sizes
+    if sids is not None:
+        codes = sids[rng.integers(0, len(sids), codes.shape[:2])]
     segments = np.repeat([[1] * 5 + [2] * 4 + [0]], BATCH, axis=0)
     opens = np.isin(np.arange(10), (0, 5))
     codes = np.where((opens | (segments == 0))[..., None], -1, codes)
@@ -113,27 +117,83 @@ def test_every_retriever_learns_and_lies_on_any_mesh(train, model, stream):
     np.testing.assert_allclose(meshed, losses[:3], rtol=1e-5, atol=1e-5)
 
 
-def test_smoothing_spreads_a_share_over_each_levels_codes():
+@pytest.mark.parametrize("softmax", ["codes", "existing"])
+def test_the_loss_is_what_its_equation_says(softmax):
+    """Level weights, and smoothing over the codes of the softmax."""
     still = replace(TRUNK, dropout=0.0)
     model = HierarchicalConfig(trunk=still, spell=still)
-    batch, smooth = sequence_batch(3), RetrieverTaskConfig(smoothing=0.2)
-    task = RetrieverTask(model, VOCAB, smooth)
+    config = RetrieverTaskConfig(
+        softmax=softmax, smoothing=0.2, level_weights=(2.0, 0.5)
+    )
+    sids = np.asarray([(a, b) for a in range(4) for b in range(3) if (a + b) % 4])
+    trie = build_trie(sids, VOCAB.codebook_sizes) if softmax == "existing" else None
+    task = RetrieverTask(model, VOCAB, config, trie)
+    batch = sequence_batch(3, sids)
     params = nn.unbox(jax.jit(task.init)(jax.random.key(0), batch)[0])
     found, _ = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
     outputs = jax.jit(task.module.apply)({"params": params}, batch)
     asks = np.asarray(outputs.asks)
     assert asks.sum() == BATCH * (4 + 3)
     wanted = 0
-    for level, offset in enumerate(VOCAB.level_offsets):
-        logits = outputs.logits[level]
-        codes = jnp.where(asks, outputs.targets[..., level] - offset, 0)
-        own = code_log_prob(logits, codes)
-        spread = np.mean(
-            [
-                code_log_prob(logits, jnp.full(asks.shape, code))
-                for code in range(VOCAB.codebook_sizes[level])
-            ],
-            axis=0,
-        )
-        wanted -= (0.8 * own + 0.2 * spread)[asks].mean()
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for place in np.argwhere(asks):
+        target = outputs.targets[*place] - np.asarray(VOCAB.level_offsets)
+        for level, weight in enumerate((2.0, 0.5)):
+            scores = np.asarray(outputs.logits[level][*place], np.float64)
+            own = scores[target[level]]
+            if softmax == "existing":
+                same = (sids[:, :level] == target[:level]).all(axis=1)
+                scores = scores[np.unique(sids[same, level])]
+            total = np.logaddexp.reduce(scores)
+            wanted -= weight * (0.8 * own + 0.2 * scores.mean() - total) / asks.sum()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [4, 16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_embeddings_start_as_the_codewords_lie(width, tied):
+    """Inner products are the codewords' own, as far as the width can hold them."""
+    rng = np.random.default_rng(0)
+    words = tuple(np.float32(rng.normal(size=(size, 6))) for size in (4, 3))
+    sizes = replace(TRUNK, width=width)
+    model = HierarchicalConfig(trunk=sizes, spell=sizes, tied=tied)
+    config = RetrieverTaskConfig(start="codebooks")
+    vocab = Vocab(codebook_sizes=(4, 3, 5), num_retailers=2)  # the last: dedup's digits
+    task = RetrieverTask(model, vocab, config, codewords=words)
+    blank = vocab.sequences(
+        np.zeros((1, 3), int),
+        np.zeros((1, 3, 3), int),
+        np.zeros((1, 3), int),
+        np.ones((1, 3), int),
+    )
+    params = nn.unbox(jax.jit(task.init)(jax.random.key(0), blank)[0])
+    started, _ = task.prepare(params, {}, iter(()), jax.random.key(1))
+    every = np.concatenate(words)
+    left, values, right = np.linalg.svd(every, full_matrices=False)
+    kept = (left[:, :width] * values[:width]) @ right[:width]
+    wanted = kept @ kept.T / (kept**2).sum(axis=1).mean()
+    for name in ("tokens", "scores")[: 2 - tied]:
+        table = np.asarray(started[name]["embedding"])
+        np.testing.assert_allclose(table[4:11] @ table[4:11].T, wanted, atol=1e-4)
+        before = np.asarray(params[name]["embedding"])
+        assert (table[:4] == before[:4]).all() and (table[11:] == before[11:]).all()
+    assert started["trunk_0"] is params["trunk_0"]
+
+
+def test_settings_that_cannot_be_are_refused():
+    for field in ({"softmax": "allowed"}, {"start": "x"}, {"level_weights": (-1.0,)}):
+        with pytest.raises(InputError, match=next(iter(field))):
+            RetrieverTaskConfig(**field)
+    for config in (
+        RetrieverTaskConfig(softmax="existing"),
+        RetrieverTaskConfig(level_weights=(1.0,)),
+    ):
+        with pytest.raises(InputError, match=r"softmax|level_weights"):
+            RetrieverTask(HIERARCHICAL, VOCAB, config)
+    words = (np.zeros((5, 2), np.float32),)
+    config = RetrieverTaskConfig(start="codebooks")
+    task = RetrieverTask(HIERARCHICAL, VOCAB, config, codewords=words)
+    params = {"tokens": {"embedding": np.zeros((VOCAB.size, 16), np.float32)}}
+    with pytest.raises(
+        InputError, match=r"codebooks of \[5\] codes for SIDs of \[4, 3"
+    ):
+        task.prepare(params, {}, iter(()), jax.random.key(0))
