@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sid_jax.data.cells import CellConfig
+from sid_jax.data.copurchase import CopurchaseConfig
 from sid_jax.data.datasets import DataConfig
 from sid_jax.data.neighbourhood import NeighbourhoodConfig
 from sid_jax.data.pairs import PairConfig
@@ -239,8 +240,10 @@ def smoke(config: Experiment) -> Experiment:
     )
     near = config.vectors.neighbours
     near = dataclasses.replace(near, k=min(near.k, 3), blocks=((2, 1.0),))
+    bought = config.vectors.copurchase
+    bought = dataclasses.replace(bought, dim=min(bought.dim, 4))
     changes["vectors"] = dataclasses.replace(
-        config.vectors, dim=8, num_hashes=2**10, neighbours=near
+        config.vectors, dim=8, num_hashes=2**10, neighbours=near, copurchase=bought
     )
     return dataclasses.replace(config, **changes)
 
@@ -338,6 +341,7 @@ __all__ = [
     "CellConfig",
     "ControlExperiment",
     "CooccurrenceTerm",
+    "CopurchaseConfig",
     "DataConfig",
     "Experiment",
     "FlatConfig",

@@ -6,7 +6,8 @@ texts of which T_f hold feature f, each of the two blocks to unit length, then p
 on the first right singular vectors of the distinct texts (latent semantic analysis,
 Deerwester et al. 1990). Columns: one-hot, or quantile bins. Or a file of vectors. The
 result is centred and of total variance 1 over the items of the fit. Coordinates among
-the neighbours may stand beside it, as last columns (`data.neighbourhood`).
+the neighbours (`data.neighbourhood`) and of what is bought together (`data.copurchase`)
+may stand beside it, as last columns.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.columns import column_codes, fit_column
+from sid_jax.data.copurchase import CopurchaseConfig
 from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates, fit_coordinates
 from sid_jax.data.ngrams import Text, count_ngrams, distinct_texts
 from sid_jax.data.vector_files import UNREADABLE, look_up
@@ -30,7 +32,7 @@ from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.typing import Float, NDArray, typed
 
-_SCHEMA_VERSION = 2  # 1 had no neighbours
+_SCHEMA_VERSION = 3  # 1 had no neighbours, 2 no copurchase
 _CHUNK = 1 << 14  # distinct texts whose n-grams are held at once
 _POWER_ITERATIONS = 3  # of the randomized SVD
 _NO_VARIANCE = 1e-9  # what rounding leaves between equal texts
@@ -42,7 +44,7 @@ class VectorConfig:
 
     Attributes:
       file: vectors brought in a file (`.npy`, `.npz` or `.parquet`, as `read_vectors`
-        has it); everything below but `neighbours` is then unused.
+        has it); everything below but `neighbours` and `copurchase` is then unused.
       text: columns read as text.
       word_ngrams: shortest and longest run of words.
       char_ngrams: shortest and longest run of characters within a word.
@@ -54,6 +56,7 @@ class VectorConfig:
       num_bins: quantile bins of a column of numbers.
       column_weight: share of the total variance that the columns carry, in equal parts.
       neighbours: coordinates among the neighbours, beside the vectors; off by default.
+      copurchase: coordinates of what is bought together, beside those; off by default.
       seed: of the SVD.
     """
 
@@ -68,6 +71,7 @@ class VectorConfig:
     num_bins: int = 16
     column_weight: float = 0.5
     neighbours: NeighbourhoodConfig = field(default_factory=NeighbourhoodConfig)
+    copurchase: CopurchaseConfig = field(default_factory=CopurchaseConfig)
     seed: int = 0
 
     def __post_init__(self):
@@ -98,7 +102,8 @@ class ItemVectors:
         `chars` (features = the hash buckets seen in the fit; others count nothing) and
         `text_mean`; `column{i}_table`, a row for each value of column i, and
         `column{i}_edges` if it is of numbers; or `file_mean` and `file_scale`; beside
-        these, those of `fit_coordinates`.
+        these, those of `fit_coordinates`, and `copurchase_ids` with the
+        `copurchase_vectors` of those items.
       values: of each column, the values of the first rows of its table; none for
         numbers.
     """
@@ -108,11 +113,22 @@ class ItemVectors:
     values: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def fit(cls, config: VectorConfig, catalog: Catalog) -> "ItemVectors":
+    def fit(
+        cls,
+        config: VectorConfig,
+        catalog: Catalog,
+        copurchase: Float[NDArray, "N dim"] | None = None,
+    ) -> "ItemVectors":
         """Fits the recipe. For IDF and SVD, items of equal text count once.
 
+        Args:
+          config: the recipe.
+          catalog: the items of the fit.
+          copurchase: their coordinates by `fit_copurchase`, where the recipe has them.
+
         Raises:
-          InputError: an unknown column, a bad file, or nothing tells the items apart.
+          InputError: an unknown column, a bad file, nothing tells the items apart, or
+            no purchases for `copurchase`.
         """
         if not len(catalog):
             raise InputError("cannot fit item vectors on a catalog without items")
@@ -133,11 +149,21 @@ class ItemVectors:
                 spreads.append(spread)
                 values = (*values, found)
             arrays = _share_variance(config, arrays, spreads)
-        recipe = cls(config, arrays, values)
-        if not config.neighbours.k:
-            return recipe
-        vectors, near = recipe.encode_plain(catalog), config.neighbours
-        arrays |= fit_coordinates(near, vectors, catalog.categories)
+        if config.neighbours.k:
+            vectors = cls(config, arrays, values).encode_plain(catalog)
+            arrays |= fit_coordinates(config.neighbours, vectors, catalog.categories)
+        if config.copurchase.dim:
+            if copurchase is None:
+                raise InputError(
+                    f"vectors.copurchase.dim={config.copurchase.dim} needs histories, "
+                    "which this data set has not; import some, or set it to 0"
+                )
+            known = copurchase.any(axis=1)
+            ids = np.asarray(catalog.item_ids, dtype=str)
+            arrays |= {
+                "copurchase_ids": ids[known],
+                "copurchase_vectors": copurchase[known],
+            }
         return cls(config, arrays, values)
 
     @property
@@ -149,8 +175,8 @@ class ItemVectors:
 
     @property
     def width(self) -> int:
-        """All columns D: the plain ones, then the coordinates among the neighbours."""
-        return self.plain + self.config.neighbours.width
+        """All columns D: the plain ones, then the coordinates beside them."""
+        return self.plain + self.config.neighbours.width + self.config.copurchase.dim
 
     @property
     def centre(self) -> Float[NDArray, " D"] | float:
@@ -171,11 +197,20 @@ class ItemVectors:
         """
         vectors, near = self.encode_plain(catalog), self.config.neighbours
         found = [coordinates(near, self.arrays, vectors)] if near.k else []
+        if self.config.copurchase.dim:
+            found.append(self._copurchase(catalog.item_ids))
         return np.concatenate([vectors, *found], axis=1)
+
+    def _copurchase(self, item_ids: list[str]) -> Float[NDArray, "N dim"]:
+        """Coordinates of items by id; 0 for those that the fit did not see bought."""
+        known, points = (self.arrays[f"copurchase_{x}"] for x in ("ids", "vectors"))
+        row_of = {item_id: row for row, item_id in enumerate(known.tolist())}
+        rows = np.asarray([row_of.get(item_id, len(known)) for item_id in item_ids])
+        return np.pad(points, ((0, 1), (0, 0)))[rows]
 
     @typed
     def encode_plain(self, catalog: Catalog) -> Float[NDArray, "N D"]:
-        """`encode` without coordinates among neighbours."""
+        """`encode` without the coordinates beside the vectors."""
         arrays = self.arrays
         if self.config.file:
             found = look_up(self.config.file, catalog.item_ids)
@@ -224,13 +259,14 @@ class ItemVectors:
         folder = Path(folder)
         try:
             recipe = json.loads((folder / "recipe.json").read_text())
-            if recipe["schema_version"] not in (1, _SCHEMA_VERSION):
+            if recipe["schema_version"] not in (1, 2, _SCHEMA_VERSION):
                 raise ValueError(f"schema version {recipe['schema_version']}")
             fields: dict[str, Any] = recipe["config"]
             near = NeighbourhoodConfig.from_plain(fields.pop("neighbours", {}))
+            bought = CopurchaseConfig(**fields.pop("copurchase", {}))
             for name, value in fields.items():
                 fields[name] = tuple(value) if isinstance(value, list) else value
-            config = VectorConfig(**fields, neighbours=near)
+            config = VectorConfig(**fields, neighbours=near, copurchase=bought)
             # Opened here, since np.load leaves a damaged archive open.
             with (folder / "arrays.npz").open("rb") as stored:
                 arrays = dict(np.load(stored, allow_pickle=False))

@@ -1,10 +1,13 @@
 """Codes that learn nothing, judged as a tokenizer's are."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.config import ControlExperiment
+from sid_jax.data.copurchase import CopurchaseConfig
 from sid_jax.data.datasets import load
 from sid_jax.data.items import split_holdout
 from sid_jax.data.purchases import count_purchases
@@ -21,7 +24,8 @@ def judge_control(config: ControlExperiment, seed: int) -> dict[str, float]:
     """
     catalog, data = load(config.data)
     rows, held = split_holdout(len(catalog), config.holdout)
-    recipe = ItemVectors.fit(config.vectors, catalog.take(rows))
+    alone = replace(config.vectors, copurchase=CopurchaseConfig())  # plain ones do
+    recipe = ItemVectors.fit(alone, catalog.take(rows))
     vectors, key = recipe.encode_plain(catalog), jax.random.key(seed)
     if config.kind == "lsh":
         codes = lsh_codes(key, jnp.asarray(vectors), config.codebook_sizes)

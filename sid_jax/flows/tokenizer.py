@@ -11,6 +11,7 @@ import numpy as np
 from sid_jax.config import TokenizerExperiment, write_config
 from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.cells import Cells
+from sid_jax.data.copurchase import fit_copurchase
 from sid_jax.data.datasets import load
 from sid_jax.data.items import ItemArrays, item_stream, split_holdout
 from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream
@@ -60,8 +61,7 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     before = _load_start(config)
     if done is None:
         log(f"item vectors of {len(catalog):,} items")
-        known = catalog if held is None else catalog.take(rows)
-        recipe, cells = _fit_recipe(config, known, before)
+        recipe, cells = _fit_recipe(config, catalog, data, rows, before)
         (folder / runs.CATALOG).unlink(missing_ok=True)  # of a run that never began
         recipe.save(folder / runs.VECTORS)
         if cells is not None:
@@ -198,15 +198,31 @@ def _load_start(config: TokenizerExperiment) -> Tokenizer | None:
 
 
 def _fit_recipe(
-    config: TokenizerExperiment, catalog: Catalog, before: Tokenizer | None
+    config: TokenizerExperiment,
+    catalog: Catalog,
+    data: Interactions | None,
+    rows: Int[NDArray, " n"],
+    before: Tokenizer | None,
 ) -> tuple[ItemVectors, Cells | None]:
-    """How items become vectors, and cells; those of the start, if there is one."""
+    """How items become vectors, and cells; those of the start, if there is one.
+
+    Learned from the items `rows` and, of what is bought together, training baskets.
+    """
     if before is not None:
         return before.recipe, before.cells
-    recipe = ItemVectors.fit(config.vectors, catalog)
+    known, bought = catalog.take(rows), None
+    if config.vectors.copurchase.dim and data is not None:
+        train, size = _training_baskets(data), len(catalog)
+        bought = fit_copurchase(config.vectors.copurchase, train, size, rows)[rows]
+    recipe = ItemVectors.fit(config.vectors, known, bought)
     if not config.cells.columns:
         return recipe, None
-    return recipe, Cells.fit(config.cells, catalog, config.model.codebook_sizes[0])
+    return recipe, Cells.fit(config.cells, known, config.model.codebook_sizes[0])
+
+
+def _training_baskets(data: Interactions) -> Interactions:
+    """The last two baskets of each household are for a retriever's judges."""
+    return split_last(split_last(data)[0])[0]
 
 
 def _make_stream(
@@ -272,10 +288,8 @@ def _mine_pairs(
             f"task.cooccurrence.weight={config.task.cooccurrence.weight}, but data set "
             f"{config.data.name!r} has no histories; import some, or set it to 0"
         )
-    # The last two baskets of each household are for a retriever's judges.
-    train, _ = split_last(split_last(data)[0])
     mined = mine_pairs(
-        train,
+        _training_baskets(data),
         num_items,
         min_support=config.pairs.min_support,
         min_pmi=config.pairs.min_pmi,

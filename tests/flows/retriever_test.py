@@ -160,7 +160,7 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
 
 
 def test_sids_that_exist_share_all_probability_in_training_and_search(world, tmp_path):
-    """Packed histories, codebook starts and the softmax over what exists, end to end."""
+    """Packed histories, codebook starts, the softmax over what exists: end to end."""
     file, folder = tmp_path / "experiment.py", tmp_path / "run"
     file.write_text(
         f"""

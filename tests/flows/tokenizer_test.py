@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data.cells import Cells
+from sid_jax.data.copurchase import fit_copurchase
+from sid_jax.data.datasets import DataConfig, load
+from sid_jax.data.items import split_holdout
 from sid_jax.data.parsing import read_items
+from sid_jax.data.pipeline import split_last
+from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.tokenizer import Tokenizer, read_figures
@@ -155,6 +160,19 @@ def test_cells_terms_holdout_and_dedup_together(world, tmp_path, capsys):
     before = (run / "sids.parquet").read_bytes()
     assert world.run("train", file, "--workdir", run) == 0
     assert (run / "sids.parquet").read_bytes() == before
+
+
+def test_copurchases_are_of_training_baskets_and_known_items(world, tmp_path):
+    words = ("--vectors.copurchase.dim", 3, "--vectors.copurchase.window", 1)
+    folder = tmp_path / "run"
+    assert world.train("tokenizer", folder, *words, "--holdout", 0.2) == 0
+    recipe = ItemVectors.load(folder / "vectors")
+    catalog, data = load(DataConfig(name="tiny", data_dir=str(world.data)))
+    rows, held = split_holdout(60, 0.2)
+    train, _ = split_last(split_last(data)[0])
+    wanted = fit_copurchase(recipe.config.copurchase, train, 60, rows)
+    np.testing.assert_array_equal(recipe.encode(catalog)[:, recipe.plain :], wanted)
+    assert wanted[rows].any() and not wanted[held].any()
 
 
 @pytest.mark.parametrize("slack", [0.0, 1e9])
