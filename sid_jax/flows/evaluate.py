@@ -21,9 +21,18 @@ from sid_jax.evals.ranking import (
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus
+from sid_jax.flows.figures import format_table
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.scorer import Scorer
+from sid_jax.flows.slicing import (
+    describe_answers,
+    slice_answers,
+    slice_panels,
+    slice_tables,
+)
+from sid_jax.report.pictures import bars
+from sid_jax.report.plots import save
 from sid_jax.sids.vocab import format_sid
 from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import MetricsLog
@@ -31,6 +40,8 @@ from sid_jax.typing import NDArray
 
 MODEL = "sid_jax"
 BASELINES = ("popular at the store", "household repeats", "rule: repeats, popular")
+DRAWN = (MODEL, BASELINES[-1])
+"""The systems whose slices are shown."""
 VIEWS = {
     "item": "all targets, item by item",
     "sid": "all targets, SID by SID: each list's different SIDs",
@@ -47,7 +58,7 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
 
     Targets that the store's training baskets never held count as misses, for the model
     and the baselines alike. Adds a line to `metrics.jsonl`, at the step of the
-    checkpoint; writes `samples.jsonl`.
+    checkpoint; writes `samples.jsonl` and a picture of recall by slice, `slices.png`.
 
     Returns:
       `view/system/metric` -> value.
@@ -73,6 +84,8 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
     for name, items in lists.items():
         for view, figures in _judge(requests, items, leaf_of, top).items():
             values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
+    values |= slice_answers(corpus, requests, lists)
+    values |= describe_answers(corpus, lists)
     recalls = ranking_values(answers[:, :top], requests.targets, ks=(10,))["recall@10"]
     values["item/low"], values["item/high"] = bootstrap_interval(recalls)
     values["beam_yield"] = float(np.mean(yields))
@@ -83,6 +96,8 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
     ]
     with replacing(folder / runs.SAMPLES) as temporary:
         temporary.write_text("".join(json.dumps(each) + "\n" for each in samples))
+    with replacing(folder / runs.SLICES) as temporary:
+        save(bars(slice_panels(values, DRAWN)), temporary, "png")
     metrics = MetricsLog(folder / runs.METRICS, None)
     metrics.write(step, values | _search_fields(config))
     metrics.close()
@@ -113,6 +128,7 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
         for name in (MODEL, *BASELINES):
             row = [values[f"{view}/{name}/{column}"] for column in columns]
             lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
+    lines += ["", *map(format_table, slice_tables(values, DRAWN))]
     low, high = values["item/low"], values["item/high"]
     lines += [
         "",

@@ -10,8 +10,9 @@ from sid_jax.config import RetrieverExperiment, digest_config
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
-from sid_jax.flows.evaluate import BASELINES, MODEL, VIEWS
+from sid_jax.flows.evaluate import BASELINES, DRAWN, MODEL, VIEWS
 from sid_jax.flows.inspect import make_curves, make_similarity
+from sid_jax.flows.slicing import slice_pictures, slice_tables
 from sid_jax.flows.tokenizer import read_figures
 from sid_jax.report.page import Report, Sample, write_report
 from sid_jax.report.story import Product
@@ -62,12 +63,14 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         ],
         tables=[
             *(_ranking(values, view, VIEWS[view]) for view in VIEWS),
+            *slice_tables(values, DRAWN),
             Table(
                 title="Codes",
                 rows={"all items": {k: v for k, v in figures.items() if "@" not in k}},
                 best="none",
             ),
         ],
+        pictures=slice_pictures(values, DRAWN),
         curves={name: each for name, each in curves.items() if each},
         levels=[use.counts for use in level_use(codes, sizes)],
         similarity=make_similarity(figures, len(sizes)),

@@ -30,6 +30,7 @@ CELLS = "cells.json"
 INDEX = "index.npz"
 RETAILERS = "retailers.json"
 SAMPLES = "samples.jsonl"
+SLICES = "slices.png"
 REPORT = "report.html"
 STORY = "story.png"
 

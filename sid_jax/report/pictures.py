@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -65,7 +66,7 @@ def level_lines(lines: Mapping[str, ArrayLike], *, title: str, xlabel: str) -> F
             label=f" {shortened(drawable(name), 22)}",
         )
     if not kept:
-        _say_empty(figure)
+        _say_empty(axes)
         return figure
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
@@ -104,7 +105,7 @@ def heat_map(
         ylabel=drawable(ylabel),
     )
     if not cells.size:
-        _say_empty(figure)
+        _say_empty(axes)
         return figure
     shown = np.ma.masked_invalid(cells)
     axes.imshow(shown, cmap=_SHADES, vmin=0, vmax=1, aspect="auto")
@@ -129,8 +130,71 @@ def heat_map(
     return figure
 
 
-def _say_empty(figure: Figure) -> None:
-    (axes,) = figure.axes
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """A panel of bars in groups.
+
+    Attributes:
+      title: of the panel.
+      xlabel: what the groups are.
+      groups: their names.
+      counts: what each group counts, written below its name.
+      series: name -> a value of at least 0 a group; NaN draws no bar.
+    """
+
+    title: str
+    xlabel: str
+    groups: Sequence[str]
+    counts: Sequence[int]
+    series: Mapping[str, ArrayLike]
+
+
+@matplotlib.rc_context(STYLE)
+def bars(panels: Sequence[Bars]) -> Figure:
+    """Panels of bars, one below the other; names that are long stand slanted."""
+    width = max([1.4 * _PANEL[0], *(0.62 * len(each.groups) for each in panels)])
+    figure = Figure((width, _PANEL[1] * max(len(panels), 1)), layout="constrained")
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(
+            len(panels),
+            1,
+            place + 1,
+            title=drawable(panel.title),
+            xlabel=drawable(panel.xlabel),
+        )
+        if not len(panel.groups) or not panel.series:
+            _say_empty(axes)
+            continue
+        centres = np.arange(len(panel.groups))
+        step = 0.8 / max(len(panel.series), 1)
+        for number, (name, values) in enumerate(panel.series.items()):
+            axes.bar(
+                centres + (number + 0.5) * step - 0.4,
+                np.asarray(values, float),
+                0.92 * step,
+                color=PALETTE[number % len(PALETTE)],
+                label=f" {shortened(drawable(name), 30)}",
+            )
+        names = [
+            f"{shortened(drawable(name), 22)}\n{count:,}"
+            for name, count in zip(panel.groups, panel.counts, strict=True)
+        ]
+        slanted = max(len(name) for name in panel.groups) > 9
+        axes.set_xticks(
+            centres,
+            names,
+            rotation=25 if slanted else 0,
+            ha="right" if slanted else "center",
+        )
+        axes.tick_params(axis="x", length=0)
+        axes.grid(False, axis="x")
+        axes.set_ylim(bottom=0)
+        # Beside the title, where no bar reaches.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    return figure
+
+
+def _say_empty(axes: Axes) -> None:
     axes.text(
         0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", color=FAINT
     )

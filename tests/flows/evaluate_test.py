@@ -45,6 +45,15 @@ def slow_world(world):
     return sold, own, groups
 
 
+def name_bin(count, edges):
+    """`1`, `2-4` or `5+`: where a number lies among the edges."""
+    place = sum(edge <= count for edge in edges)
+    low = edges[place - 1]
+    if place == len(edges):
+        return f"{low}+"
+    return str(low) if edges[place] == low + 1 else f"{low}-{edges[place] - 1}"
+
+
 def recall(found, wanted, k):
     return len(set(found[:k]) & wanted) / len(wanted)
 
@@ -71,6 +80,9 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
     sold, own, groups = slow_world(world)
     stores = ("east", "north", "west")
     pairs = defaultdict(list)
+    number, shown = defaultdict(set), defaultdict(set)
+    catalog = world.make_items()
+    sales = sum(sold.values(), Counter())
     carried = []
     for row, user in enumerate(groups):
         store = stores[requests.retailers[row]]
@@ -123,6 +135,18 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
             pairs[f"sid/{name}/mrr"].append(
                 mrr(sids, {leaves[item] for item in targets})
             )
+            for target in targets:
+                places = {
+                    "history": name_bin(len(counts), (0, 1, 3, 5, 9, 17, 33)),
+                    "popularity": name_bin(sales[target], (0, 1, 5, 10, 20, 50, 100)),
+                    "category": catalog[target]["categories"][1],
+                }
+                for kind, place in places.items():
+                    hit = target in found[:10]
+                    pairs[f"by/{kind}/{place}/{name}"].append(hit)
+                    number[f"by/{kind}/{place}/targets"].add((user, target))
+            for item in found[:10]:
+                shown[f"lists/{name}/coverage"].add(item)
             for k in (5, 10, 50):
                 sids = list(dict.fromkeys(leaves[item] for item in found))
                 wanted = {leaves[item] for item in targets}
@@ -130,12 +154,14 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
                 pairs[f"sid/{name}/ndcg@{k}"].append(ndcg(sids, wanted, k))
     values = judged[1]
     assert values["carried"] == pytest.approx(np.mean(carried))
-    assert pairs.keys() == values.keys() - {
-        "carried",
-        "beam_yield",
-        "item/low",
-        "item/high",
-    }
+    lists = {key for key in values if key.startswith("lists/")}
+    assert len(lists) == 4 * 7
+    for key, each in shown.items():
+        assert values[key] == len(each) / 60
+    for key, each in number.items():
+        assert values[key] == len(each)
+    others = {"carried", "beam_yield", "item/low", "item/high"}
+    assert pairs.keys() == values.keys() - others - lists - number.keys()
     low, high = values["item/low"], values["item/high"]
     assert low < values[f"item/{MODEL}/recall@10"] < high
     for key, each in pairs.items():

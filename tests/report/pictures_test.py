@@ -6,10 +6,21 @@ import numpy as np
 import pytest
 
 from sid_jax.report import plots
-from sid_jax.report.pictures import heat_map, level_lines
+from sid_jax.report.pictures import Bars, bars, heat_map, level_lines
 
 NAN = float("nan")
 HOSTILE = "$a_b^{ \\frac 日本 \x00\n ‮ %s"
+
+
+def make_bars(groups, series):
+    return Bars(
+        title=HOSTILE,
+        xlabel=HOSTILE,
+        groups=groups,
+        counts=[10**6] * len(groups),
+        series=series,
+    )
+
 
 FIGURES = {
     "no lines": lambda: level_lines({}, title="t", xlabel="x"),
@@ -19,6 +30,14 @@ FIGURES = {
         {f"{HOSTILE}{n}": np.linspace(1, 0, 30) for n in range(9)},
         title=HOSTILE,
         xlabel=HOSTILE,
+    ),
+    "no panels": lambda: bars([]),
+    "odd panels": lambda: bars(
+        [
+            make_bars([], {}),
+            make_bars(["a"], {}),
+            make_bars([HOSTILE] * 30, {HOSTILE: np.ones(30), "b": [NAN] * 30}),
+        ]
     ),
     "no cells": lambda: heat_map([], [], [], title="t"),
     "one undefined cell": lambda: heat_map([[NAN]], ["r"], ["c"], title="t"),
@@ -56,3 +75,13 @@ def test_lines_darken_in_their_order_and_keep_their_gaps():
     )
     (legend,) = figure.legends
     assert [text.get_text().strip() for text in legend.get_texts()] == ["high", "low"]
+
+
+def test_bars_stand_for_their_values_and_name_their_groups():
+    panel = make_bars(["one", "two"], {"x": [0.5, NAN], "y": [0.25, 1.0]})
+    (axes,) = bars([panel]).axes
+    heights = [bar.get_height() for bar in axes.patches]
+    np.testing.assert_array_equal(heights, [0.5, NAN, 0.25, 1.0])
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["one\n1,000,000", "two\n1,000,000"]
+    assert [t.get_text().strip() for t in axes.get_legend().get_texts()] == ["x", "y"]
