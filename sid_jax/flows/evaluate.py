@@ -1,7 +1,7 @@
 """`sid evaluate`: a retriever on held-out baskets, beside three baselines."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests
+from sid_jax.errors import InputError
 from sid_jax.evals.baselines import popular, repeats, rule
 from sid_jax.evals.ranking import (
     bootstrap_interval,
@@ -24,15 +25,17 @@ from sid_jax.flows.corpus import Corpus, keep_corpus
 from sid_jax.flows.figures import format_table
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
-from sid_jax.flows.scorer import Scorer
 from sid_jax.flows.slicing import (
     describe_answers,
     slice_answers,
     slice_panels,
     slice_tables,
 )
+from sid_jax.flows.speller import Speller
 from sid_jax.report.pictures import bars
 from sid_jax.report.plots import save
+from sid_jax.sids.beam import Beams
+from sid_jax.sids.index import Products
 from sid_jax.sids.vocab import format_sid
 from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import MetricsLog
@@ -53,12 +56,18 @@ _NUM_SAMPLES = 8
 _SHOWN = 10
 
 
-def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
+def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, float]:
     """Judges a run on its held-out test baskets; prints the table.
 
     Targets that the store's training baskets never held count as misses, for the model
     and the baselines alike. Adds a line to `metrics.jsonl`, at the step of the
     checkpoint; writes `samples.jsonl` and a picture of recall by slice, `slices.png`.
+
+    Args:
+      folder: the run.
+      log: takes lines for the user.
+      oracle: requests for which every SID is scored as well, to tell what the beams
+        lose; the first ones of the test.
 
     Returns:
       `view/system/metric` -> value.
@@ -88,6 +97,8 @@ def evaluate_retriever(folder: Path, log: Log) -> dict[str, float]:
     values |= describe_answers(corpus, lists)
     recalls = ranking_values(answers[:, :top], requests.targets, ks=(10,))["recall@10"]
     values["item/low"], values["item/high"] = bootstrap_interval(recalls)
+    if oracle:
+        values |= _compare_exact(retriever, requests, oracle, log)
     values["beam_yield"] = float(np.mean(yields))
     values["carried"] = _carried(corpus, requests)
     samples = [
@@ -129,6 +140,14 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
             row = [values[f"{view}/{name}/{column}"] for column in columns]
             lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
     lines += ["", *map(format_table, slice_tables(values, DRAWN))]
+    if "oracle/requests" in values:
+        lines += [
+            f"of all SIDs' best 10 the beams find {values['oracle/shared@10']:.1%}; "
+            f"item recall@10 {values['oracle/beam/recall@10']:.4f} by beams, "
+            f"{values['oracle/exact/recall@10']:.4f} by scoring all "
+            f"({int(values['oracle/requests']):,} baskets)",
+            "",
+        ]
     low, high = values["item/low"], values["item/high"]
     lines += [
         "",
@@ -147,7 +166,7 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
 
 
 def _answer(
-    retriever: Retriever | Scorer, requests: Requests, top: int, log: Log
+    retriever: Retriever, requests: Requests, top: int, log: Log
 ) -> tuple[NDArray, NDArray]:
     items, yields = [], []
     for products, _ in retriever.retrieve(requests, top=top):
@@ -157,6 +176,39 @@ def _answer(
         if len(items) % 5 == 0 or done == len(requests):
             log(f"retrieved for {done:,}/{len(requests):,} requests")
     return np.concatenate(items), np.concatenate(yields)
+
+
+def _compare_exact(
+    retriever: Retriever, requests: Requests, number: int, log: Log
+) -> dict[str, float]:
+    """Figures of beams and of all SIDs scored, on the same requests; `oracle/...`."""
+    if not isinstance(retriever, Speller):
+        raise InputError("--oracle: this retriever scores every product as it is")
+    requests = requests.take(np.arange(min(number, len(requests))))
+    log(
+        f"scoring all {len(retriever.table.sids):,} SIDs for {len(requests):,} requests"
+    )
+    pairs = zip(
+        _one_by_one(retriever.retrieve(requests)),
+        _one_by_one(retriever.exact(requests)),
+        strict=True,
+    )
+    items, shared = {"beam": [], "exact": []}, []
+    for (found, leaves), (wanted, best) in pairs:
+        items["beam"].append(found)
+        items["exact"].append(wanted)
+        best = best[:_SHOWN][best[:_SHOWN] >= 0]
+        shared.append(np.isin(best, leaves[:_SHOWN]).mean() if len(best) else 1.0)
+    values = {"oracle/requests": len(requests), "oracle/shared@10": np.mean(shared)}
+    for name, lists in items.items():
+        figures = mean(ranking_metrics(np.stack(lists), requests.targets))
+        values |= {f"oracle/{name}/{key}": value for key, value in figures.items()}
+    return {name: float(value) for name, value in values.items()}
+
+
+def _one_by_one(answers: Iterator[tuple[Products, Beams]]) -> Iterator[tuple]:
+    for products, beams in answers:
+        yield from zip(products.items, beams.leaves, strict=True)
 
 
 def _baselines(corpus: Corpus, requests: Requests, top: int) -> dict[str, NDArray]:

@@ -3,17 +3,14 @@
 import dataclasses
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment, SASRecConfig, write_config
 from sid_jax.data.catalog import Interactions
-from sid_jax.data.pipeline import Requests, make_requests, prompt_stream, prompts_of
+from sid_jax.data.pipeline import Requests, make_requests, prompt_stream
 from sid_jax.data.sequences import SequenceConfig, sequence_stream
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
@@ -23,173 +20,19 @@ from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.flows.scorer import Scorer, scorer_task
-from sid_jax.sids.beam import Beams, beam_search
-from sid_jax.sids.index import ItemIndex, Products
-from sid_jax.sids.scoring import score_sids
+from sid_jax.flows.speller import Speller
+from sid_jax.sids.index import ItemIndex
 from sid_jax.sids.table import SidTable
-from sid_jax.sids.trie import Trie, build_trie
+from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.train.loop import fit, load_params
 from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.scorer_task import ScorerTask
-from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
-from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
+from sid_jax.train.sharding import MeshConfig, make_mesh
+from sid_jax.typing import Int, NDArray, PyTree
 
-
-@dataclass(frozen=True)
-class Retriever:
-    """Requests -> products: decoder, trie and index.
-
-    Attributes:
-      config: of its run.
-      vocab: token layout.
-      params: of the decoder.
-      codes: SID of each item row.
-      table: the SID table.
-      index: what each retailer carries.
-    """
-
-    config: RetrieverExperiment
-    vocab: Vocab
-    params: PyTree
-    codes: Int[NDArray, "N L"]
-    table: SidTable
-    index: ItemIndex
-
-    def retrieve(
-        self,
-        requests: Requests,
-        *,
-        top: int | None = None,
-        item_mask: Bool[NDArray, " N"] | None = None,
-        params: PyTree = None,
-    ) -> Iterator[tuple[Products, Beams]]:
-        """Answers requests, a batch at a time; the basket's items are left out, and, if
-        so configured, what the household owns.
-
-        Beams are held to the SIDs under which the retailer carries an item of
-        `item_mask`. `params` stand in for the retriever's own.
-        """
-        shares = make_mesh(self.config.mesh).shape["data"]
-        wanted = min(self.config.search.batch_size, len(requests))
-        size = -(-wanted // shares) * shares  # rows divide among the devices
-        for start in range(0, len(requests), size):
-            rows = np.arange(start, start + size)
-            # The last batch is filled up with its last request: one compiled program.
-            part = requests.take(np.minimum(rows, len(requests) - 1))
-            mask = self._mask(part, item_mask)
-            beams = self._search(part, mask, params)
-            count = min(size, len(requests) - start)
-            beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
-            part = part.take(np.arange(count))
-            if mask is not None and mask.ndim == 2:
-                mask = mask[:count]
-            products = self.index.products(
-                beams.leaves,
-                beams.scores,
-                beams.valid,
-                part.retailers,
-                top=top or self.config.search.top,
-                item_mask=mask,
-                owned=(part.owned, part.owned_counts),
-                exclude=part.basket,
-            )
-            yield products, beams
-
-    def score(
-        self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
-    ) -> Float[NDArray, "B n"]:
-        """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
-        found, size = [], self.config.search.batch_size
-        params = self.params if params is None else params
-        trie = self._trie if self.config.task.softmax == "existing" else None
-        mesh = make_mesh(self.config.mesh)
-        size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
-        for start in range(0, len(requests), size):
-            rows = np.minimum(np.arange(start, start + size), len(requests) - 1)
-            part = requests.take(rows)
-            prompts = prompts_of(part, self.codes, self.vocab, self.config.prompts)
-            codes = self.codes[np.maximum(items[rows], 0)]
-            with use_mesh(mesh, self.config.mesh.rules):
-                prompts, codes = place((prompts, codes), mesh)
-                scores = self._scoring(params, trie, prompts, codes)
-                found.append(np.asarray(scores))
-        scores = np.concatenate(found)[: len(requests)]
-        return np.where(items >= 0, scores, np.nan)
-
-    def _mask(
-        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
-    ) -> Bool[NDArray, "*b N"] | None:
-        """Items that may be answered: of the mask and, if so configured, not owned."""
-        if self.config.search.owned:
-            return item_mask
-        mask = np.ones((len(requests), len(self.codes)), bool)
-        for items in (requests.owned, requests.basket):
-            row, column = np.nonzero(items >= 0)
-            mask[row, items[row, column]] = False
-        return mask if item_mask is None else mask & item_mask
-
-    def _search(
-        self,
-        requests: Requests,
-        item_mask: Bool[NDArray, "*b N"] | None,
-        params: PyTree | None,
-    ) -> Beams:
-        prompts = prompts_of(requests, self.codes, self.vocab, self.config.prompts)
-        allowed = self.index.allowed(requests.retailers, item_mask)
-        # The table's last SIDs may be of items that this catalog lacks.
-        others = len(self.table.sids) - allowed.shape[1]
-        allowed = np.pad(allowed, ((0, 0), (0, others)))
-        params = self.params if params is None else params
-        mesh = make_mesh(self.config.mesh)
-        with use_mesh(mesh, self.config.mesh.rules):
-            prompts, allowed = place((prompts, allowed), mesh)
-            return self._jitted(params, self._trie, prompts, allowed)
-
-    @cached_property
-    def _trie(self) -> Trie:
-        return build_trie(self.table.sids, self.vocab.codebook_sizes)
-
-    @property
-    def _module(self) -> Any:
-        assert not isinstance(self.config.model, SASRecConfig)  # that is a `Scorer`
-        return RetrieverTask(self.config.model, self.vocab).module
-
-    @cached_property
-    def _scoring(self):
-        module = self._module
-
-        def score(params, trie: Trie | None, prompts: Prompts, codes):
-            def call(method: str, *args: Any) -> Any:
-                return module.apply({"params": params}, *args, method=method)
-
-            context = call("context", prompts)
-            state = call("start", context)
-            step = partial(call, "step")
-            return score_sids(step, context, state, codes, trie)
-
-        return jax.jit(score)
-
-    @cached_property
-    def _jitted(self):
-        module = self._module
-
-        def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
-            def call(method: str, *args: Any) -> Any:
-                return module.apply({"params": params}, *args, method=method)
-
-            context = call("context", prompts)
-            return beam_search(
-                partial(call, "step"),
-                context,
-                call("start", context),
-                trie,
-                num_beams=self.config.search.num_beams,
-                allowed=allowed,
-                softmax=self.config.task.softmax,
-            )
-
-        return jax.jit(search)
+Retriever = Speller | Scorer
+"""What answers requests: `retrieve` is the same of both."""
 
 
 def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None:
@@ -238,7 +81,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
             answers = [products.items for products, _ in found]
             metrics = ranking_metrics(np.concatenate(answers), requests.targets)
             yield from mean(metrics).items()
-            if isinstance(base, Retriever):  # beside the training loss: overfitting
+            if isinstance(base, Speller):  # beside the training loss: overfitting
                 scores = base.score(requests, requests.targets, params)
                 yield "loss", -float(np.nanmean(scores))
 
@@ -255,7 +98,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     )
 
 
-def load_retriever(folder: Path) -> Retriever | Scorer:
+def load_retriever(folder: Path) -> Retriever:
     """The retriever of a run; nothing but its folder is read.
 
     Raises:
@@ -300,13 +143,13 @@ def _assemble(
     codes: Int[NDArray, "N L"],
     table: SidTable,
     index: ItemIndex,
-) -> Retriever | Scorer:
+) -> Retriever:
     vocab = Vocab(
         codebook_sizes=table.manifest.codebook_sizes, num_retailers=index.num_retailers
     )
     if isinstance(config.model, SASRecConfig):
         return Scorer(config, vocab, params, codes, index)
-    return Retriever(config, vocab, params, codes, table, index)
+    return Speller(config, vocab, params, codes, table, index)
 
 
 def _task(

@@ -31,7 +31,7 @@ def scorer_task(
 
 @dataclass(frozen=True)
 class Scorer:
-    """Requests -> products, as `Retriever`, but by the score of each item.
+    """Requests -> products, as `Speller`, but by the score of each item.
 
     Attributes:
       config: of its run.

@@ -135,8 +135,10 @@ def run_evaluate(argv: list[str]) -> None:
     class Arguments:
         workdir: Positional[Path]
         """Run folder of a retriever."""
+        oracle: int = 0
+        """Score all SIDs for so many of the requests, to tell what beams lose."""
 
     given = parse(Arguments, "evaluate", argv, run_evaluate)
-    evaluate_retriever(given.workdir, say)
+    evaluate_retriever(given.workdir, say, given.oracle)
     report_run(given.workdir, given.workdir / runs.REPORT)
     say(f"report: {given.workdir / runs.REPORT}")

@@ -235,3 +235,21 @@ def test_other_folders_are_refused(world, tmp_path, capsys, kind):
     assert world.run("evaluate", folder) == 2
     err = capsys.readouterr().err
     assert "run of a tokenizer" in err or "is no run folder" in err
+
+
+def test_the_oracle_tells_what_beams_lose(world, tmp_path):
+    """Beams for every SID lose nothing; a single one is a part of the best list."""
+    folder = world.copy("retriever", tmp_path / "run")
+    values = evaluate_retriever(folder, print, oracle=12)
+    assert values["oracle/requests"] == 12 and values["oracle/shared@10"] == 1
+    for key in ("recall@10", "ndcg@50", "mrr"):
+        assert values[f"oracle/beam/{key}"] == values[f"oracle/exact/{key}"]
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        text.replace('"num_beams": 48', '"num_beams": 1')
+    )
+    lines = []
+    values = evaluate_retriever(folder, lines.append, oracle=99)
+    assert values["oracle/requests"] == 25
+    assert 0 < values["oracle/shared@10"] <= 1
+    assert any("of all SIDs' best 10 the beams find" in line for line in lines)

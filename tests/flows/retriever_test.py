@@ -47,6 +47,28 @@ def test_beams_are_all_the_stores_sids_by_the_models_likelihood(
     assert row == len(requests)
 
 
+@pytest.mark.parametrize("owned", [True, False])
+def test_scoring_all_finds_what_a_wide_search_finds(
+    monkeypatch, retriever, requests, owned
+):
+    monkeypatch.setattr("sid_jax.flows.speller._SCORED_AT_ONCE", 8 * 7)
+    search = dataclasses.replace(retriever.config.search, owned=owned)
+    wide = dataclasses.replace(
+        retriever, config=dataclasses.replace(retriever.config, search=search)
+    )
+    for (found, beams), (wanted, best) in zip(
+        wide.retrieve(requests), wide.exact(requests), strict=True
+    ):
+        np.testing.assert_array_equal(found.items, wanted.items)
+        number = best.leaves.shape[1]
+        np.testing.assert_array_equal(beams.leaves[:, :number], best.leaves)
+        np.testing.assert_array_equal(beams.codes[:, :number], best.codes)
+        np.testing.assert_allclose(
+            beams.scores[:, :number], best.scores, rtol=1e-4, atol=1e-4
+        )
+        assert not beams.valid[:, number:].any()
+
+
 def test_items_are_scored_as_their_sids_are(retriever, requests, score_all):
     wanted = score_all(retriever, requests)
     items = np.stack([np.arange(25), np.full(25, -1), np.full(25, 7)], axis=1)

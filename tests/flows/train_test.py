@@ -16,7 +16,13 @@ from sid_jax.flows import retriever, runs, tokenizer
 from sid_jax.sids.table import SidTable, read_table, write_table
 
 TOKENIZER_FILES = {"vectors", "sids.parquet", "purchases.parquet"}
-RETRIEVER_FILES = {"sids.parquet", "index.npz", "retailers.json", "samples.jsonl"}
+RETRIEVER_FILES = {
+    "sids.parquet",
+    "index.npz",
+    "retailers.json",
+    "samples.jsonl",
+    "slices.png",
+}
 COMMON = {"config.json", "metrics.jsonl", "checkpoints", "catalog.parquet"}
 COMMON |= {"report.html"}
 
@@ -59,7 +65,7 @@ def test_a_finished_run_run_again_changes_nothing(world, kind, capsys, monkeypat
         (tokenizer, "fit"),
         (tokenizer.ItemVectors, "encode"),
         (retriever, "fit"),
-        (retriever.Retriever, "retrieve"),
+        (retriever.Speller, "retrieve"),
     ):
         monkeypatch.setattr(room, name, lambda *args, **kwargs: pytest.fail("works"))
     assert world.train(kind, folder) == 0

@@ -1,0 +1,219 @@
+"""A spelling retriever answers requests: a beam search over SIDs, then the index."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from sid_jax.config import RetrieverExperiment, SASRecConfig
+from sid_jax.data.pipeline import Requests, prompts_of
+from sid_jax.sids.beam import Beams, beam_search
+from sid_jax.sids.index import ItemIndex, Products
+from sid_jax.sids.scoring import score_sids
+from sid_jax.sids.table import SidTable
+from sid_jax.sids.trie import Trie, build_trie
+from sid_jax.sids.vocab import Prompts, Vocab
+from sid_jax.train.retriever_task import RetrieverTask
+from sid_jax.train.sharding import make_mesh, place, use_mesh
+from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
+
+_SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
+
+
+@dataclass(frozen=True)
+class Speller:
+    """Requests -> products: decoder, trie and index.
+
+    Attributes:
+      config: of its run.
+      vocab: token layout.
+      params: of the decoder.
+      codes: SID of each item row.
+      table: the SID table.
+      index: what each retailer carries.
+    """
+
+    config: RetrieverExperiment
+    vocab: Vocab
+    params: PyTree
+    codes: Int[NDArray, "N L"]
+    table: SidTable
+    index: ItemIndex
+
+    def retrieve(
+        self,
+        requests: Requests,
+        *,
+        top: int | None = None,
+        item_mask: Bool[NDArray, " N"] | None = None,
+        params: PyTree = None,
+    ) -> Iterator[tuple[Products, Beams]]:
+        """Answers requests, a batch at a time; the basket's items are left out, and, if
+        so configured, what the household owns.
+
+        Beams are held to the SIDs under which the retailer carries an item of
+        `item_mask`. `params` stand in for the retriever's own.
+        """
+        shares = make_mesh(self.config.mesh).shape["data"]
+        wanted = min(self.config.search.batch_size, len(requests))
+        size = -(-wanted // shares) * shares  # rows divide among the devices
+        for start in range(0, len(requests), size):
+            rows = np.arange(start, start + size)
+            # The last batch is filled up with its last request: one compiled program.
+            part = requests.take(np.minimum(rows, len(requests) - 1))
+            mask = self._mask(part, item_mask)
+            beams = self._search(part, mask, params)
+            count = min(size, len(requests) - start)
+            beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
+            if mask is not None and mask.ndim == 2:
+                mask = mask[:count]
+            part = part.take(np.arange(count))
+            yield self._products(part, beams, mask, top), beams
+
+    def exact(
+        self, requests: Requests, *, top: int | None = None
+    ) -> Iterator[tuple[Products, Beams]]:
+        """As `retrieve`, with the best SIDs of all: each one is scored, none searched.
+
+        What a search loses shows beside it. It takes as long as the table is large.
+        """
+        leaves, items = np.unique(self.index.leaves, return_index=True)
+        size = min(self.config.search.batch_size, len(requests))
+        chunk = max(_SCORED_AT_ONCE // size, 1)
+        parts = -(-len(items) // chunk)
+        padded = np.pad(items, (0, parts * chunk - len(items)), mode="edge")
+        for start in range(0, len(requests), size):
+            end = min(start + size, len(requests))
+            part = requests.take(np.arange(start, end))
+            mask = self._mask(part, None)
+            scored = [
+                self.score(part, np.tile(each.astype(np.int32), (end - start, 1)))
+                for each in np.split(padded, parts)
+            ]
+            scores = np.concatenate(scored, axis=1)[:, : len(items)]
+            allowed = self.index.allowed(part.retailers, mask)[:, leaves]
+            scores = np.where(allowed, scores, -np.inf)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            order = order[:, : self.config.search.num_beams]
+            scores = np.take_along_axis(scores, order, axis=1)
+            valid = scores > -np.inf
+            codes = np.where(valid[..., None], self.codes[items[order]], -1)
+            found = np.where(valid, leaves[order], -1).astype(np.int32)
+            beams = Beams(*map(jax.numpy.asarray, (codes, scores, found, valid)))
+            yield self._products(part, beams, mask, top), beams
+
+    def score(
+        self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
+    ) -> Float[NDArray, "B n"]:
+        """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
+        found, size = [], self.config.search.batch_size
+        params = self.params if params is None else params
+        trie = self._trie if self.config.task.softmax == "existing" else None
+        mesh = make_mesh(self.config.mesh)
+        size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
+        for start in range(0, len(requests), size):
+            rows = np.minimum(np.arange(start, start + size), len(requests) - 1)
+            part = requests.take(rows)
+            prompts = prompts_of(part, self.codes, self.vocab, self.config.prompts)
+            codes = self.codes[np.maximum(items[rows], 0)]
+            with use_mesh(mesh, self.config.mesh.rules):
+                prompts, codes = place((prompts, codes), mesh)
+                scores = self._scoring(params, trie, prompts, codes)
+                found.append(np.asarray(scores))
+        scores = np.concatenate(found)[: len(requests)]
+        return np.where(items >= 0, scores, np.nan)
+
+    def _products(
+        self,
+        requests: Requests,
+        beams: Beams,
+        mask: Bool[NDArray, "*b N"] | None,
+        top: int | None,
+    ) -> Products:
+        return self.index.products(
+            np.asarray(beams.leaves),
+            np.asarray(beams.scores),
+            np.asarray(beams.valid),
+            requests.retailers,
+            top=top or self.config.search.top,
+            item_mask=mask,
+            owned=(requests.owned, requests.owned_counts),
+            exclude=requests.basket,
+        )
+
+    def _mask(
+        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
+    ) -> Bool[NDArray, "*b N"] | None:
+        """Items that may be answered: of the mask and, if so configured, not owned."""
+        if self.config.search.owned:
+            return item_mask
+        mask = np.ones((len(requests), len(self.codes)), bool)
+        for items in (requests.owned, requests.basket):
+            row, column = np.nonzero(items >= 0)
+            mask[row, items[row, column]] = False
+        return mask if item_mask is None else mask & item_mask
+
+    def _search(
+        self,
+        requests: Requests,
+        item_mask: Bool[NDArray, "*b N"] | None,
+        params: PyTree | None,
+    ) -> Beams:
+        prompts = prompts_of(requests, self.codes, self.vocab, self.config.prompts)
+        allowed = self.index.allowed(requests.retailers, item_mask)
+        # The table's last SIDs may be of items that this catalog lacks.
+        others = len(self.table.sids) - allowed.shape[1]
+        allowed = np.pad(allowed, ((0, 0), (0, others)))
+        params = self.params if params is None else params
+        mesh = make_mesh(self.config.mesh)
+        with use_mesh(mesh, self.config.mesh.rules):
+            prompts, allowed = place((prompts, allowed), mesh)
+            return self._jitted(params, self._trie, prompts, allowed)
+
+    @cached_property
+    def _trie(self) -> Trie:
+        return build_trie(self.table.sids, self.vocab.codebook_sizes)
+
+    @property
+    def _module(self) -> Any:
+        assert not isinstance(self.config.model, SASRecConfig)  # that is a `Scorer`
+        return RetrieverTask(self.config.model, self.vocab).module
+
+    @cached_property
+    def _scoring(self):
+        module = self._module
+
+        def score(params, trie: Trie | None, prompts: Prompts, codes):
+            def call(method: str, *args: Any) -> Any:
+                return module.apply({"params": params}, *args, method=method)
+
+            context = call("context", prompts)
+            state = call("start", context)
+            step = partial(call, "step")
+            return score_sids(step, context, state, codes, trie)
+
+        return jax.jit(score)
+
+    @cached_property
+    def _jitted(self):
+        module = self._module
+
+        def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
+            def call(method: str, *args: Any) -> Any:
+                return module.apply({"params": params}, *args, method=method)
+
+            context = call("context", prompts)
+            return beam_search(
+                partial(call, "step"),
+                context,
+                call("start", context),
+                trie,
+                num_beams=self.config.search.num_beams,
+                allowed=allowed,
+                softmax=self.config.task.softmax,
+            )
+
+        return jax.jit(search)
