@@ -1,8 +1,8 @@
 """SASRec on Amazon Beauty: the scoring baseline, with a vector an item.
 
-sid import --items items.jsonl.gz --sequences sequences.txt.gz --name beauty
-sid train experiments/tokenizer_beauty.py --workdir runs/tokenizer_beauty
-sid train experiments/retriever_sasrec_beauty.py --workdir runs/sasrec
+    sid train experiments/retriever_sasrec_beauty.py --workdir runs/sasrec
+
+after `tokenizer_retrieval_beauty.py`.
 """
 
 from sid_jax.config import (
@@ -19,8 +19,8 @@ from sid_jax.config import (
 
 def get_config() -> RetrieverExperiment:
     return RetrieverExperiment(
-        tokenizer="runs/tokenizer_beauty",
-        data=DataConfig(name="beauty"),
+        tokenizer="runs/tokenizer_retrieval",
+        data=DataConfig(name="amazon_2014_beauty"),
         prompts=SequenceConfig(history=50, row=64),
         model=SASRecConfig(
             transformer=TransformerConfig(
@@ -34,5 +34,5 @@ def get_config() -> RetrieverExperiment:
         train=TrainConfig(
             steps=6000, log_every=100, checkpoint_every=1000, eval_every=1000
         ),
-        search=SearchConfig(top=50, validation_requests=0),
+        search=SearchConfig(top=50, owned=False, validation_requests=4096),
     )

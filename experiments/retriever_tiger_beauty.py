@@ -1,8 +1,8 @@
 """TIGER on Amazon Beauty, in the recipe of its best audited reproduction.
 
-sid import --items items.jsonl.gz --sequences sequences.txt.gz --name beauty
-sid train experiments/tokenizer_beauty.py --workdir runs/tokenizer_beauty
-sid train experiments/retriever_tiger_beauty.py --workdir runs/tiger
+    sid train experiments/retriever_tiger_beauty.py --workdir runs/tiger
+
+after `tokenizer_retrieval_beauty.py`.
 
 Six blocks each, dropout 0.2, AdamW 3e-4 with 10,000 steps of warm-up and cosine decay,
 weight decay 0.035, batches of 256 sliding windows over the last 20 items. On a CPU a
@@ -23,8 +23,8 @@ from sid_jax.config import (
 
 def get_config() -> RetrieverExperiment:
     return RetrieverExperiment(
-        tokenizer="runs/tokenizer_beauty",
-        data=DataConfig(name="beauty"),
+        tokenizer="runs/tokenizer_retrieval",
+        data=DataConfig(name="amazon_2014_beauty"),
         # One item a basket; a small decay puts the latest purchases last.
         prompts=PromptConfig(history=20, basket=1, decay=0.5),
         model=TigerConfig(
@@ -48,5 +48,7 @@ def get_config() -> RetrieverExperiment:
         train=TrainConfig(
             steps=100_000, log_every=500, checkpoint_every=5000, eval_every=10_000
         ),
-        search=SearchConfig(num_beams=50, top=50, validation_requests=2048),
+        search=SearchConfig(
+            num_beams=50, top=50, owned=False, validation_requests=2048
+        ),
     )

@@ -35,6 +35,7 @@ def embed(
     items: Path | None = None,
     data: str = "",
     data_dir: str = "",
+    source: str = "",
     texts: Path | None = None,
     title_words: int = 0,
 ) -> None:
@@ -48,6 +49,7 @@ def embed(
       items: file as `sid import` reads it.
       data: or the name of a data set, in `data_dir`.
       data_dir: see `DataConfig`.
+      source: see `DataConfig`.
       texts: file of item_id and text for exactly these items; without `items` and
         `data`, for those it has.
       title_words: titles are cut to so many words; 0 leaves them whole.
@@ -67,7 +69,7 @@ def embed(
     if items is not None:
         catalog, notes = read_items(items)
     elif data:
-        catalog, _ = load(DataConfig(name=data, data_dir=data_dir))
+        catalog, _ = load(DataConfig(name=data, data_dir=data_dir, source=source))
     ids, words, more = _find_texts(catalog, texts, recipe, title_words)
     for note in (*notes, *more):
         log(f"note: {note}")

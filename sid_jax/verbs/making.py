@@ -71,6 +71,8 @@ def run_embed(argv: list[str]) -> None:
         """Or a data set by its name."""
         data_dir: str = ""
         """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        source: str = ""
+        """Folder of the files that a built-in data set is built from, on first use."""
         recipe: Literal["precision", "discovery"] = "precision"
         """All of an item's text, or without brand, package size and praise."""
         texts: Path | None = None
@@ -89,6 +91,7 @@ def run_embed(argv: list[str]) -> None:
         items=given.items,
         data=given.data,
         data_dir=given.data_dir,
+        source=given.source,
         texts=given.texts,
         title_words=given.title_words,
     )
