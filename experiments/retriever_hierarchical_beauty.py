@@ -29,7 +29,7 @@ def get_config() -> RetrieverExperiment:
         prompts=SequenceConfig(history=50, row=64),
         model=HierarchicalConfig(
             trunk=TransformerConfig(
-                width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.3
+                width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.2
             ),
             spell=TransformerConfig(
                 width=128, depth=1, num_heads=4, mlp_width=256, dropout=0.1
@@ -41,7 +41,7 @@ def get_config() -> RetrieverExperiment:
             learning_rate=4e-3, warmup_steps=200, schedule="cosine", clip_norm=1.0
         ),
         train=TrainConfig(
-            steps=2150, log_every=100, checkpoint_every=430, eval_every=430
+            steps=1290, log_every=100, checkpoint_every=430, eval_every=430
         ),
         search=SearchConfig(
             num_beams=50, top=50, owned=False, validation_requests=4096
