@@ -172,10 +172,6 @@ class RetrieverExperiment:
                 "model.repeat points at the history of a prompt, which sequences do "
                 "not have; use PromptConfig, or model.repeat=False"
             )
-        if self.task.softmax == "existing" and getattr(model, "repeat", False):
-            raise InputError(
-                "model.repeat mixes over all codes: task.softmax='codes', or no repeat"
-            )
 
 
 Experiment = TokenizerExperiment | RetrieverExperiment

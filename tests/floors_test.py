@@ -14,7 +14,7 @@ FLOORS = {
     "plain": {"errors"},
     "losses": LOW,
     "sids": LOW,
-    "models": LOW | {"sids.vocab"},
+    "models": LOW | {"sids.vocab", "sids.trie"},
     "data": LOW | {"sids"},
     "train": LOW | {"losses", "sids", "models"},
     "evals": LOW | {"sids", "data"},

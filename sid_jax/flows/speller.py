@@ -190,7 +190,7 @@ class Speller:
             def call(method: str, *args: Any) -> Any:
                 return module.apply({"params": params}, *args, method=method)
 
-            context = call("context", prompts)
+            context = call("context", prompts).replace(trie=trie)
             state = call("start", context)
             step = partial(call, "step")
             return score_sids(step, context, state, codes, trie)
@@ -206,6 +206,8 @@ class Speller:
                 return module.apply({"params": params}, *args, method=method)
 
             context = call("context", prompts)
+            if self.config.task.softmax == "existing":
+                context = context.replace(trie=trie)
             return beam_search(
                 partial(call, "step"),
                 context,

@@ -14,6 +14,7 @@ from flax import struct
 from sid_jax.models.repeat import Repeat, RepeatHead, RepeatState
 from sid_jax.models.stream import Stream, TokenEmbedding
 from sid_jax.models.transformer import Memory, RMSNorm
+from sid_jax.sids.trie import Trie
 from sid_jax.typing import Array, Bool, Float, Int, typed
 
 
@@ -28,6 +29,7 @@ class Context:
       first: output that spells level 1.
       repeat: which of the history's items is bought again `[B, 1, ...]`; or None.
       history: tokens of the history's items.
+      trie: the SIDs that exist, for a repeat beside a softmax over their codes.
     """
 
     memories: tuple[Memory, ...]
@@ -36,6 +38,7 @@ class Context:
     first: Float[Array, "B D"]
     repeat: Repeat | None
     history: Int[Array, "B S L"]
+    trie: Trie | None = None
 
 
 @struct.dataclass
@@ -122,7 +125,7 @@ def spell_next(
     if head is not None and repeat is not None and context.repeat is not None:
         history = context.history - jnp.asarray(tokens.vocab.level_offsets)
         repeat, logits = head.step(
-            context.repeat, repeat, history, codes, logits, level
+            context.repeat, repeat, history, codes, logits, level, context.trie
         )
     return State(tuple(own), repeat), logits
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from sid_jax.sids.trie import Trie, descend, existing_codes
 from sid_jax.typing import Array, Bool, Float, Int, typed
 
 
@@ -40,11 +41,13 @@ class RepeatState:
       generated: log-probability with which the prefix was generated.
       options: of the codes that may come next, given the prefix.
       matches: history items that share the prefix.
+      nodes: the prefix's place in the trie of the SIDs that exist.
     """
 
     generated: Float[Array, "B M"]
     options: Float[Array, "B M K"]
     matches: Bool[Array, "B M S"]
+    nodes: Int[Array, "B M"]
 
 
 class RepeatHead(nn.Module):
@@ -90,6 +93,7 @@ class RepeatHead(nn.Module):
             generated=repeat.generate,
             options=jnp.zeros((*repeat.generate.shape, 0)),
             matches=jnp.isfinite(repeat.pointer),
+            nodes=jnp.zeros(repeat.generate.shape, jnp.int32),
         )
 
     @staticmethod
@@ -101,6 +105,7 @@ class RepeatHead(nn.Module):
         codes: Int[Array, "B M"] | None,
         logits: Float[Array, "B M K"],
         level: int,
+        trie: Trie | None = None,
     ) -> tuple[RepeatState, Float[Array, "B M K"]]:
         """Mixes the history into a level's logits.
 
@@ -111,24 +116,31 @@ class RepeatHead(nn.Module):
           codes: chosen one level before; None at level 0.
           logits: the decoder's own scores.
           level: which level is scored.
+          trie: the SIDs that exist, where the decoder's softmax is over their codes.
 
         Returns:
           The state, and log-probabilities of prefix and code together: a softmax over
           the codes is the mixture's conditional.
         """
-        generated, matches = state.generated, state.matches
+        generated, matches, nodes = state.generated, state.matches, state.nodes
         if codes is not None:
             picked = jnp.take_along_axis(state.options, codes[..., None], axis=2)
             generated = generated + picked[..., 0]
             matches &= history[:, None, :, level - 1] == codes[..., None]
-        options = jax.nn.log_softmax(logits.astype(jnp.float32))
+        logits = logits.astype(jnp.float32)
+        if trie is not None:
+            if codes is not None:
+                nodes = descend(trie, level - 1, nodes, codes)
+            there = existing_codes(trie, level, nodes)
+            logits = jnp.where(there, logits, -jnp.inf)
+        options = jax.nn.log_softmax(logits)
         weights = jnp.where(matches, jnp.exp(repeat.pointer), 0.0)
         hot = jax.nn.one_hot(history[:, :, level], logits.shape[-1])
         repeated = _log(jnp.einsum("bms,bsk->bmk", weights, hot))
         mixed = jnp.logaddexp(
             generated[..., None] + options, repeat.repeat[..., None] + repeated
         )
-        return RepeatState(generated, options, matches), mixed
+        return RepeatState(generated, options, matches, nodes), mixed
 
 
 @typed

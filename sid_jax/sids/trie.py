@@ -63,6 +63,29 @@ def child_slots(
 
 
 @typed
+def descend(
+    trie: Trie, level: int, nodes: Int[Array, "*b"], codes: Int[Array, "*b"]
+) -> Int[Array, "*b"]:
+    """The children that codes lead to from nodes of depth `level`; 0 if none."""
+    bounds, tokens, exists = child_slots(trie, level, nodes)
+    hit = (tokens == codes[..., None]) & exists
+    return jnp.where(hit, bounds[..., :-1], 0).sum(axis=-1)
+
+
+@typed
+def existing_codes(
+    trie: Trie, level: int, nodes: Int[Array, "*b"]
+) -> Bool[Array, "*b K"]:
+    """Which codes of a level follow nodes of depth `level`."""
+    _, tokens, exists = child_slots(trie, level, nodes)
+    slots = tokens.shape[-1]
+    tokens, exists = tokens.reshape(-1, slots), exists.reshape(-1, slots)
+    none = jnp.zeros((len(tokens), trie.codebook_sizes[level]), bool)
+    found = none.at[jnp.arange(len(tokens))[:, None], tokens].max(exists)
+    return found.reshape(*nodes.shape, -1)
+
+
+@typed
 def build_trie(
     sids: Int[NDArray, "_ L"] | UInt[NDArray, "_ L"], codebook_sizes: tuple[int, ...]
 ) -> Trie:

@@ -223,6 +223,50 @@ def test_the_mixture_is_what_its_equation_says(kind):
 
 
 @CAUSAL
+def test_the_mixture_over_sids_that_exist(kind):
+    """p(SID) = g a(SID) + (1 - g) prod p(c_l), each p over the codes that exist."""
+    module, params = make_decoder(kind, True)
+    bought = {sid for history, basket in REQUESTS for sid in (*history, *basket)}
+    rest = [sid for sid in map(tuple, ALL_SIDS.tolist()) if sid not in bought]
+    sids = np.asarray(sorted([*bought, *rest[::4]]), np.int32)
+    trie = build_trie(sids, SIZES)
+    prompts = make_prompts(kind)
+
+    @jax.jit
+    def ask(params, prompts):
+        call = partial(module.apply, {"params": params})
+        context = call(prompts, method="context").replace(trie=trie)
+        state = call(context, method="start")
+        step = partial(call, method="step")
+        every = jnp.broadcast_to(jnp.asarray(sids), (len(REQUESTS), *sids.shape))
+        told = {"num_beams": len(sids), "softmax": "existing"}
+        beams = beam_search(step, context, state, trie, **told)
+        return score_sids(step, context, state, every, trie), beams, context.repeat
+
+    scores, beams, repeat = jax.device_get(ask(params, prompts))
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-4)
+    found = np.take_along_axis(scores, beams.leaves, axis=1)
+    np.testing.assert_allclose(beams.scores, found, atol=1e-4)
+    # The decoder's own part, from what a decoder without the head would spell.
+    many, count = append_all(prompts)
+    outputs = module.apply({"params": params}, many)
+    at = np.arange(len(count)), count
+    shape = (len(REQUESTS), len(ALL_SIDS))
+    logits = [np.asarray(each)[at].reshape(*shape, -1) for each in outputs.logits]
+    rows = [int(np.ravel_multi_index(sid, SIZES)) for sid in sids]
+    logits = [jnp.asarray(each[:, rows]) for each in logits]
+    every = jnp.broadcast_to(jnp.asarray(sids), (len(REQUESTS), *sids.shape))
+    own = np.exp(np.asarray(code_gains(logits, every, trie)[0]).sum(axis=2))
+    for b in range(len(REQUESTS)):
+        for n, sid in enumerate(sids):
+            same = (prompts.history[b] == VOCAB.code_tokens(sid)).all(axis=1)
+            repeated = np.exp(repeat.pointer[b, 0][same]).sum()
+            gate = np.exp(repeat.repeat[b, 0])
+            wanted = gate * repeated + (1 - gate) * own[b, n]
+            np.testing.assert_allclose(np.exp(scores[b, n]), wanted, rtol=1e-3)
+
+
+@CAUSAL
 def test_no_output_sees_what_comes_after_it(kind):
     # Output (j, level) is read at code 7, which no prompt holds, so that the gradient
     # with respect to a token's embedding comes through the input alone.

@@ -1,11 +1,18 @@
 import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
-from sid_jax.sids.trie import build_trie, sort_sids
+from sid_jax.sids.trie import (
+    build_trie,
+    child_slots,
+    descend,
+    existing_codes,
+    sort_sids,
+)
 
 
 @st.composite
@@ -26,6 +33,30 @@ def _spell(trie) -> np.ndarray:
         parents = np.repeat(np.arange(len(paths)), degrees)
         paths = np.concatenate([paths[parents], np.asarray(tokens)[:, None]], axis=1)
     return paths
+
+
+@settings(deadline=None, max_examples=15)
+@given(sid_rows(max_levels=3))
+def test_nodes_tell_their_children(drawn):
+    """Slots, the codes that exist, and where each leads, against sets of prefixes."""
+    rows, sizes = drawn
+    trie = build_trie(rows, sizes)
+    for level, size in enumerate(sizes):
+        prefixes = np.unique(rows[:, :level], axis=0)
+        longer = np.unique(rows[:, : level + 1], axis=0)
+        place = {tuple(path): node for node, path in enumerate(longer.tolist())}
+        nodes = jnp.arange(len(prefixes))
+        bounds, tokens, exists = child_slots(trie, level, nodes)
+        there = existing_codes(trie, level, nodes)
+        for node, prefix in enumerate(prefixes.tolist()):
+            codes = [code for code in range(size) if (*prefix, code) in place]
+            assert np.flatnonzero(there[node]).tolist() == codes
+            assert tokens[node][exists[node]].tolist() == codes
+            wanted = [place[*prefix, code] for code in codes]
+            assert bounds[node][:-1][exists[node]].tolist() == wanted
+            assert (np.diff(bounds[node]) == exists[node]).all()
+            alike = jnp.full(len(codes), node)
+            assert descend(trie, level, alike, jnp.asarray(codes)).tolist() == wanted
 
 
 @settings(deadline=None, max_examples=50)
