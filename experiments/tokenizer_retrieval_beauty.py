@@ -1,6 +1,7 @@
-"""Semantic IDs to retrieve by: text and co-purchases, residual k-means, Amazon Beauty.
+r"""Semantic IDs to retrieve by: text and co-purchases, residual k-means, Beauty.
 
-sid embed --data amazon_2014_beauty --source FOLDER --encoder MODEL --out beauty.parquet
+sid embed --data amazon_2014_beauty --source FOLDER --encoder MODEL \
+    --out runs/beauty.parquet
 sid train experiments/tokenizer_retrieval_beauty.py --workdir runs/tokenizer_retrieval
 
 FOLDER holds the published files (the first line says which if it does not); MODEL is a
@@ -24,7 +25,7 @@ def get_config() -> TokenizerExperiment:
     return TokenizerExperiment(
         data=DataConfig(name="amazon_2014_beauty"),
         vectors=VectorConfig(
-            file="beauty.parquet",
+            file="runs/beauty.parquet",
             copurchase=CopurchaseConfig(dim=128, weight=0.8),
         ),
         model=ResidualKMeansConfig(codebook_sizes=(256, 256, 256)),
