@@ -146,7 +146,7 @@ def test_retriever_ends_in_judged_answers_and_a_report(file, run):
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_variants_of_a_sweep_train_into_one_table(
-    file, folder, tmp_path, monkeypatch, cheap_compiling
+    file, folder, run, tmp_path, monkeypatch, cheap_compiling
 ):
     variants = read_variants(file)
     vectors = np.random.default_rng(0).normal(size=(60, 8))
@@ -156,6 +156,9 @@ def test_variants_of_a_sweep_train_into_one_table(
         control = isinstance(config, ControlExperiment)
         config = config if control else smoke(config)
         data = dataclasses.replace(config.data, name="tiny", data_dir=str(folder))
+        if isinstance(config, RetrieverExperiment):
+            codes, mesh = str(run(TOKENIZERS[0])[0]), MeshConfig(data=1, model=1)
+            return dataclasses.replace(config, data=data, tokenizer=codes, mesh=mesh)
         recipe = dataclasses.replace(config.vectors, file=str(tmp_path / "v.npz"))
         config = dataclasses.replace(config, data=data, vectors=recipe)
         if control:
@@ -173,7 +176,10 @@ def test_variants_of_a_sweep_train_into_one_table(
     found = sweep(file, tmp_path / "sweep", lines.append)
     assert found.keys() == few.keys()
     table = (tmp_path / "sweep" / "sweep.md").read_text()
-    assert ("Held-out items" in table) == any(c.holdout for c in few.values())
+    retrieves = isinstance(next(iter(few.values())), RetrieverExperiment)
+    assert ("Validation baskets" in table) == retrieves
+    held = any(getattr(config, "holdout", 0) for config in few.values())
+    assert ("Held-out items" in table) == held
     assert all(f"| {name} |" in table for name in few)
     assert f"{list(few)[-1]} seed 0" in "\n".join(lines)
 

@@ -31,6 +31,8 @@ from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import MeshConfig, make_mesh
 from sid_jax.typing import Int, NDArray, PyTree
 
+VALIDATION = "validation"
+"""Before the names of validation figures in `metrics.jsonl`."""
 Retriever = Speller | Scorer
 """What answers requests: `retrieve` is the same of both."""
 
@@ -85,7 +87,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
                 scores = base.score(requests, requests.targets, params)
                 yield "loss", -float(np.nanmean(scores))
 
-        evaluators["validation"] = evaluate
+        evaluators[VALIDATION] = evaluate
     fit(
         task,
         stream,

@@ -42,7 +42,7 @@ ANEW = (
 
 Log = Callable[[str], None]
 
-_MAY_CHANGE = ("train", "mesh", "search", "data.data_dir", "tokenizer")
+_MAY_CHANGE = ("train", "mesh", "search", "data.data_dir", "data.source", "tokenizer")
 """How long, where and how widely to search, and where things lie: a resumed run may
 have others. (That what lies there is the same is checked by its content.)"""
 

@@ -1,4 +1,4 @@
-"""`sid sweep`: variants of a tokenizer, each with several seeds, in one table."""
+"""`sid sweep`: variants of an experiment, each with several seeds, in one table."""
 
 import dataclasses
 import json
@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sid_jax.config import ControlExperiment, TokenizerExperiment, read_variants
+from sid_jax.config import (
+    ControlExperiment,
+    RetrieverExperiment,
+    TokenizerExperiment,
+    read_variants,
+)
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.flows.control import judge_control
-from sid_jax.flows.runs import Log
+from sid_jax.flows.retriever import VALIDATION, train_retriever
+from sid_jax.flows.runs import Log, read_rows
 from sid_jax.flows.tokenizer import read_figures, train_tokenizer
 
 TABLE, FIGURES = "sweep.md", "sweep.json"
@@ -32,6 +38,16 @@ COLUMNS = (
     ("usage", "usage"),
 )
 """Heading -> figure; the category tree's depths count below what all items share."""
+RETRIEVAL = (
+    ("R@5", "recall@5"),
+    ("N@5", "ndcg@5"),
+    ("R@10", "recall@10"),
+    ("N@10", "ndcg@10"),
+    ("R@50", "recall@50"),
+    ("MRR", "mrr"),
+    ("loss", "loss"),
+)
+"""Of retrievers, at the last step, on validation baskets: test baskets are not read."""
 
 
 def sweep(
@@ -53,7 +69,7 @@ def sweep(
       Variant -> figure -> mean over seeds, and `figure±`, the standard deviation.
 
     Raises:
-      InputError: a bad file, a variant that is no tokenizer, or none of that name.
+      InputError: a bad file, none of that name, or retrievers without validation.
     """
     variants = {
         name: config for name, config in read_variants(path).items() if only in name
@@ -68,25 +84,36 @@ def sweep(
         for name, config in variants.items():
             if isinstance(config, ControlExperiment):
                 values = judge_control(config, seed)
-            elif isinstance(config, TokenizerExperiment):
+            else:
                 train = dataclasses.replace(config.train, seed=seed)
                 config = dataclasses.replace(config, train=train)
-                run = folder / f"{name}-{seed}"
-                train_tokenizer(config, run, lambda line: None)
-                values = read_figures(run)
-            else:
-                raise InputError(f"{path}: variant {name!r} is no tokenizer")
+                values = _train(config, folder / f"{name}-{seed}")
             found[name].append(_figures(values))
             done += 1
             spent = time.monotonic() - began
+            told = "recall@10" if "recall@10" in values else "rho_half"
             log(
-                f"{done}/{total}  {name} seed {seed}: rho half "
-                f"{found[name][-1]['rho_half']:.3f}"
+                f"{done}/{total}  {name} seed {seed}: {told} {values[told]:.3f}"
                 f"  ({spent:.0f} s, {spent / done * (total - done):.0f} s to go)"
             )
             _write(folder, path, found, seeds)
     log(f"table: {folder / TABLE}")
     return {name: _merge(rows) for name, rows in found.items()}
+
+
+def _train(
+    config: TokenizerExperiment | RetrieverExperiment, run: Path
+) -> dict[str, float]:
+    """Trains a variant unless that is done; its figures."""
+    if isinstance(config, TokenizerExperiment):
+        train_tokenizer(config, run, lambda line: None)
+        return read_figures(run)
+    train_retriever(config, run, lambda line: None)
+    rows = [row for row in read_rows(run) if f"{VALIDATION}/recall@10" in row]
+    if not rows:
+        raise InputError(f"{run}: no household has a basket to validate on")
+    last = {k: v for k, v in rows[-1].items() if k.startswith(f"{VALIDATION}/")}
+    return {name.removeprefix(f"{VALIDATION}/"): value for name, value in last.items()}
 
 
 def _figures(values: Mapping[str, float]) -> dict[str, float]:
@@ -117,8 +144,13 @@ def _write(
     """The table so far: a section for all items, and one for those held out."""
     merged = {name: _merge(rows) for name, rows in found.items() if rows}
     lines = [f"`{path.name}`, seeds {', '.join(map(str, seeds))}: mean ± deviation", ""]
-    for part, told in (("", "All items"), ("heldout/", "Held-out items")):
-        columns = [(head, part + name) for head, name in COLUMNS]
+    sections = (
+        (COLUMNS, "", "All items"),
+        (COLUMNS, "heldout/", "Held-out items"),
+        (RETRIEVAL, "", "Validation baskets"),
+    )
+    for figures, part, told in sections:
+        columns = [(head, part + name) for head, name in figures]
         if not any(name in row for row in merged.values() for _, name in columns):
             continue
         lines += [
