@@ -1,6 +1,7 @@
 """`sid evaluate`: a retriever on held-out baskets, beside three baselines."""
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
     answers, yields = _answer(retriever, requests, _DEPTH * top, log)
-    lists = {MODEL: answers} | _baselines(corpus, requests, _DEPTH * top)
+    lists = {MODEL: answers} | _baselines(config, corpus, requests, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
     for name, items in lists.items():
@@ -134,7 +135,7 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
     """The figures of an evaluation as a table in text."""
     columns = [f"{m}@{k}" for k in (5, 10, 50) for m in ("recall", "ndcg")] + ["mrr"]
     lines = [f"{num_requests:,} held-out baskets"]
-    for view, meaning in VIEWS.items():
+    for view, meaning in shown_views(values).items():
         lines += ["", meaning, " " * 24 + "".join(f"{each:>11}" for each in columns)]
         for name in (MODEL, *BASELINES):
             row = [values[f"{view}/{name}/{column}"] for column in columns]
@@ -157,6 +158,16 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
         f"{values['carried']:.1%} of the targets were ever sold at the store before",
     ]
     return "\n".join(lines)
+
+
+def shown_views(values: dict[str, float]) -> dict[str, str]:
+    """`VIEWS` that have a target: where nobody buys again, there are no repeats."""
+
+    def has_targets(view: str) -> bool:
+        recall = values.get(f"{view}/{MODEL}/recall@10")
+        return recall is not None and math.isfinite(recall)
+
+    return {view: VIEWS[view] for view in VIEWS if has_targets(view)}
 
 
 def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
@@ -211,8 +222,12 @@ def _one_by_one(answers: Iterator[tuple[Products, Beams]]) -> Iterator[tuple]:
         yield from zip(products.items, beams.leaves, strict=True)
 
 
-def _baselines(corpus: Corpus, requests: Requests, top: int) -> dict[str, NDArray]:
+def _baselines(
+    config: RetrieverExperiment, corpus: Corpus, requests: Requests, top: int
+) -> dict[str, NDArray]:
     store, retailers, exclude = corpus.store, requests.retailers, requests.basket
+    if not config.search.owned:
+        exclude = np.concatenate([exclude, requests.owned], axis=1)
     owned = (requests.owned, requests.owned_counts)
     answers = (
         popular(store, retailers, top, exclude),

@@ -10,7 +10,7 @@ from sid_jax.config import RetrieverExperiment, digest_config
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
-from sid_jax.flows.evaluate import BASELINES, DRAWN, MODEL, VIEWS
+from sid_jax.flows.evaluate import BASELINES, DRAWN, MODEL, shown_views
 from sid_jax.flows.inspect import make_curves, make_similarity
 from sid_jax.flows.slicing import slice_pictures, slice_tables
 from sid_jax.flows.tokenizer import read_figures
@@ -62,7 +62,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
             ("beam yield", round(values["beam_yield"], 3)),
         ],
         tables=[
-            *(_ranking(values, view, VIEWS[view]) for view in VIEWS),
+            *(_ranking(values, *each) for each in shown_views(values).items()),
             *slice_tables(values, DRAWN),
             Table(
                 title="Codes",

@@ -152,7 +152,7 @@ class Bars:
 @matplotlib.rc_context(STYLE)
 def bars(panels: Sequence[Bars]) -> Figure:
     """Panels of bars, one below the other; names that are long stand slanted."""
-    width = max([1.4 * _PANEL[0], *(0.62 * len(each.groups) for each in panels)])
+    width = max([1.7 * _PANEL[0], *(0.62 * len(each.groups) for each in panels)])
     figure = Figure((width, _PANEL[1] * max(len(panels), 1)), layout="constrained")
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(

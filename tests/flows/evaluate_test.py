@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from sid_jax.flows.corpus import Corpus
-from sid_jax.flows.evaluate import BASELINES, MODEL, evaluate_retriever, is_judged
+from sid_jax.flows.evaluate import (
+    BASELINES,
+    MODEL,
+    evaluate_retriever,
+    is_judged,
+    shown_views,
+)
 from sid_jax.flows.retriever import choose_requests, load_retriever
 from sid_jax.train.progress import read_metrics
 
@@ -253,3 +259,23 @@ def test_the_oracle_tells_what_beams_lose(world, tmp_path):
     assert values["oracle/requests"] == 25
     assert 0 < values["oracle/shared@10"] <= 1
     assert any("of all SIDs' best 10 the beams find" in line for line in lines)
+
+
+def test_what_is_owned_is_offered_by_nobody(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"owned": true', '"owned": false'))
+    values = evaluate_retriever(folder, print)
+    for name in (MODEL, *BASELINES):
+        assert values[f"repeat/{name}/recall@50"] == 0
+    assert values[f"new/{MODEL}/recall@50"] > 0
+    every = {
+        key: value for key, value in values.items() if not key.startswith("repeat")
+    }
+    assert list(shown_views(values)) == ["item", "sid", "repeat", "new"]
+    assert list(shown_views(every)) == ["item", "sid", "new"]
+    assert list(shown_views(values | {f"sid/{MODEL}/recall@10": math.nan})) == [
+        "item",
+        "repeat",
+        "new",
+    ]
