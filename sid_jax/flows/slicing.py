@@ -79,7 +79,7 @@ def slice_tables(values: Mapping[str, float], systems: tuple[str, ...]) -> list[
         Table(
             title=f"Recall@{K} by {kind}",
             rows={
-                name: {"targets": values[f"by/{kind}/{name}/targets"]}
+                name: {"targets": int(values[f"by/{kind}/{name}/targets"])}
                 | {system: values[f"by/{kind}/{name}/{system}"] for system in systems}
                 for name in _names(values, kind)
             },

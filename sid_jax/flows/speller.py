@@ -109,7 +109,7 @@ class Speller:
         self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
     ) -> Float[NDArray, "B n"]:
         """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
-        found, size = [], self.config.search.batch_size
+        found, size = [], min(self.config.search.batch_size, len(requests))
         params = self.params if params is None else params
         trie = self._trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
