@@ -4,9 +4,9 @@
     sid evaluate runs/hierarchical --oracle 256
 
 after `tokenizer_retrieval_beauty.py`. Each softmax is over the codes that exist after
-their prefix, and code embeddings start from the codebooks: without either, learning is
-several times slower. What a household owns is not retrieved: nobody here buys a product
-twice. Results: experiments/README.md.
+their prefix, and code embeddings start from the codebooks: `ablation_retriever.py`
+takes each of them away. What a household owns is not retrieved: nobody here buys a
+product twice. Results: experiments/README.md.
 """
 
 from sid_jax.config import (

@@ -4,7 +4,7 @@ A stream is a function of the step alone (grain's random access): a resumed run 
 where it stopped, and each of P processes reads its slice of the global batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,17 @@ class Requests:
     def take(self, rows: NDArray) -> "Requests":
         """The requests of these rows, in this order."""
         return Requests(**{name: each[rows] for name, each in vars(self).items()})
+
+    def batches(self, size: int, shares: int) -> Iterator[tuple["Requests", int]]:
+        """Batches of one size, for one compiled program, and how many of each count.
+
+        The size is at most `size`, raised until it divides among `shares` devices; the
+        last batch is filled up with the last request.
+        """
+        size = -(-min(size, len(self)) // shares) * shares
+        for start in range(0, len(self), size):
+            rows = np.minimum(np.arange(start, start + size), len(self) - 1)
+            yield self.take(rows), min(size, len(self) - start)
 
 
 def prompt_stream(

@@ -60,19 +60,13 @@ class Scorer:
         """
         top = min(top or self.config.search.top, len(self.codes))
         mesh = make_mesh(self.config.mesh)
-        shares = mesh.shape["data"]
-        wanted = min(self.config.search.batch_size, len(requests))
-        size = -(-wanted // shares) * shares  # rows divide among the devices
+        size, shares = self.config.search.batch_size, mesh.shape["data"]
         params = self.params if params is None else params
-        for start in range(0, len(requests), size):
-            rows = np.arange(start, start + size)
-            # The last batch is filled up with its last request: one compiled program.
-            part = requests.take(np.minimum(rows, len(requests) - 1))
+        for part, count in requests.batches(size, shares):
             batch, eligible = self._lay_out(part), self._eligible(part, item_mask)
             with use_mesh(mesh, self.config.mesh.rules):
                 batch, eligible = place((batch, eligible), mesh)
                 scores, items = self._jitted(params, batch, eligible, top)
-            count = min(size, len(requests) - start)
             scores, items = np.asarray(scores)[:count], np.asarray(items)[:count]
             found = np.isfinite(scores)
             yield (

@@ -57,16 +57,11 @@ class Speller:
         Beams are held to the SIDs under which the retailer carries an item of
         `item_mask`. `params` stand in for the retriever's own.
         """
+        size = self.config.search.batch_size
         shares = make_mesh(self.config.mesh).shape["data"]
-        wanted = min(self.config.search.batch_size, len(requests))
-        size = -(-wanted // shares) * shares  # rows divide among the devices
-        for start in range(0, len(requests), size):
-            rows = np.arange(start, start + size)
-            # The last batch is filled up with its last request: one compiled program.
-            part = requests.take(np.minimum(rows, len(requests) - 1))
+        for part, count in requests.batches(size, shares):
             mask = self._mask(part, item_mask)
             beams = self._search(part, mask, params)
-            count = min(size, len(requests) - start)
             beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
             if mask is not None and mask.ndim == 2:
                 mask = mask[:count]
@@ -109,14 +104,14 @@ class Speller:
         self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
     ) -> Float[NDArray, "B n"]:
         """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
-        found, size = [], min(self.config.search.batch_size, len(requests))
+        found, size = [], self.config.search.batch_size
         params = self.params if params is None else params
         trie = self._trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
-        size = -(-size // mesh.shape["data"]) * mesh.shape["data"]
-        for start in range(0, len(requests), size):
-            rows = np.minimum(np.arange(start, start + size), len(requests) - 1)
-            part = requests.take(rows)
+        start = 0
+        for part, count in requests.batches(size, mesh.shape["data"]):
+            rows = np.minimum(np.arange(start, start + len(part)), len(requests) - 1)
+            start += count
             prompts = prompts_of(part, self.codes, self.vocab, self.config.prompts)
             codes = self.codes[np.maximum(items[rows], 0)]
             with use_mesh(mesh, self.config.mesh.rules):
