@@ -60,7 +60,8 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
     words = _codewords(config) if done is None else ()
-    task = _task(config, corpus.vocab, corpus.codes, corpus.table, words)
+    bought = np.bincount(corpus.train.items, minlength=len(corpus.catalog))
+    task = _task(config, corpus.vocab, corpus.codes, corpus.table, bought, words)
     log(
         f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "
         f"households at {len(corpus.data.retailers):,} retailers; vocabulary of "
@@ -159,10 +160,11 @@ def _task(
     vocab: Vocab,
     codes: Int[NDArray, "N L"],
     table: SidTable,
+    bought: Int[NDArray, " N"] | None = None,
     codewords: tuple[NDArray, ...] = (),
 ) -> RetrieverTask | ScorerTask:
     if isinstance(config.model, SASRecConfig):
-        return scorer_task(config, vocab, codes)
+        return scorer_task(config, vocab, codes, bought, codewords)
     trie = None
     if config.task.softmax == "existing":
         trie = build_trie(table.sids, vocab.codebook_sizes)
@@ -171,7 +173,7 @@ def _task(
 
 def _codewords(config: RetrieverExperiment) -> tuple[NDArray, ...]:
     """Vectors of each level's codes, from the tokenizer's run, where asked for."""
-    if config.task.start != "codebooks" or isinstance(config.model, SASRecConfig):
+    if config.task.start != "codebooks":
         return ()
     books = Tokenizer.load(Path(config.tokenizer)).state
     return tuple(

@@ -11,6 +11,7 @@ import numpy as np
 
 from sid_jax.config import RetrieverExperiment, SASRecConfig
 from sid_jax.data.pipeline import Requests, last_items
+from sid_jax.errors import InputError
 from sid_jax.models.sasrec import item_rows
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.vocab import Sequences, Vocab
@@ -20,13 +21,44 @@ from sid_jax.typing import Bool, Int, NDArray, PyTree
 
 
 def scorer_task(
-    config: RetrieverExperiment, vocab: Vocab, codes: Int[NDArray, "N L"]
+    config: RetrieverExperiment,
+    vocab: Vocab,
+    codes: Int[NDArray, "N L"],
+    bought: Int[NDArray, " N"] | None = None,
+    codewords: tuple[NDArray, ...] = (),
 ) -> ScorerTask:
-    """What trains the scoring retriever of an experiment on items of these SIDs."""
+    """What trains the scoring retriever of an experiment on items of these SIDs.
+
+    Args:
+      config: of the run.
+      vocab: token layout.
+      codes: SID of each item.
+      bought: how often each was bought in training.
+      codewords: a level, the vectors of its codes; an item's vector is to start like
+        the sum of its codes' ones.
+    """
     assert isinstance(config.model, SASRecConfig)
     rows, num_rows = item_rows(config.model, codes, vocab.codebook_sizes)
-    specials = vocab.level_offsets[0]
-    return ScorerTask(config.model, rows, num_rows, specials, config.task)
+    vectors = None
+    if codewords and config.model.items == "prefix":
+        raise InputError(
+            'task.start="codebooks": rows of prefixes are hashed and have no codewords;'
+            ' use items="atomic" or "sid", or start="random"'
+        )
+    if codewords and config.model.items == "sid":
+        vectors = np.concatenate(codewords)
+    elif codewords:
+        pairs = zip(codewords, codes.T, strict=False)  # a de-duplication level has none
+        vectors = np.sum([words[level] for words, level in pairs], axis=0)
+    return ScorerTask(
+        model=config.model,
+        rows=rows,
+        num_rows=num_rows,
+        num_specials=vocab.level_offsets[0],
+        config=config.task,
+        bought=bought,
+        vectors=vectors,
+    )
 
 
 @dataclass(frozen=True)

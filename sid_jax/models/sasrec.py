@@ -155,3 +155,13 @@ class SASRec(nn.Module):
         if self.config.biased:
             scores += jnp.asarray(self.bias)[rows].sum(axis=-1)
         return scores.astype(jnp.float32)
+
+    @typed
+    def score_own(
+        self, outputs: Float[Array, "*b D"], rows: Int[Array, "*b n"]
+    ) -> Float[Array, "*b"]:
+        """Score of one item at each output, in float32."""
+        scores = (outputs * self.vectors(rows)).sum(axis=-1)
+        if self.config.biased:
+            scores += jnp.asarray(self.bias)[rows].sum(axis=-1)
+        return scores.astype(jnp.float32)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sid_jax.errors import InputError
 from sid_jax.models.flat import FlatConfig, FlatDecoder
@@ -16,7 +17,7 @@ from sid_jax.sids.scoring import code_gains
 from sid_jax.sids.trie import Trie
 from sid_jax.sids.vocab import Vocab
 from sid_jax.train.step import Aux
-from sid_jax.typing import Array, Float, Key, NDArray, PyTree
+from sid_jax.typing import Array, Float, Key, NDArray, PyTree, typed
 
 RetrieverConfig = FlatConfig | HierarchicalConfig | TigerConfig
 _MODULES = {
@@ -38,12 +39,15 @@ class RetrieverTaskConfig:
       smoothing: share of each code's target that is spread over the codes of its
         softmax (Szegedy et al. 2016).
       level_weights: what each level's loss counts; 1 each if empty.
+      negatives: of a retriever that scores items: items drawn a step that its softmax
+        is over, beside the target (see `train/scorer_task.py`); 0 takes them all.
     """
 
     softmax: Literal["codes", "existing"] = "codes"
     start: Literal["random", "codebooks"] = "random"
     smoothing: float = 0.0
     level_weights: tuple[float, ...] = ()
+    negatives: int = 0
 
     def __post_init__(self):
         for name, choices in (
@@ -59,6 +63,13 @@ class RetrieverTaskConfig:
         if self.level_weights and not min(self.level_weights) >= 0:
             raise InputError(
                 f"task.level_weights={self.level_weights} has negative ones"
+            )
+        if self.negatives < 0:
+            raise InputError(f"task.negatives={self.negatives} must not be negative")
+        if self.negatives and self.smoothing:
+            raise InputError(
+                f"task.smoothing={self.smoothing} spreads over all items, and "
+                f"task.negatives={self.negatives} draws a few; set one of them to 0"
             )
 
 
@@ -94,6 +105,11 @@ class RetrieverTask:
         if (self.config.softmax == "existing") != (self.trie is not None):
             raise InputError(
                 'softmax="existing" goes with the trie of the SIDs that exist'
+            )
+        if self.config.negatives:
+            raise InputError(
+                f"task.negatives={self.config.negatives} is of retrievers that score "
+                "items; one that spells them has none"
             )
 
     @property
@@ -162,23 +178,31 @@ class RetrieverTask:
         return params, state, opt_state
 
     def _start(self, embedding: Array, key: Key[Array, ""]) -> Array:
-        """Embeddings `[V, D]` whose codes have the codewords' inner products.
-
-        The codewords are projected on their first D right singular vectors, turned at
-        random, so that heads share the directions evenly, and scaled to the mean square
-        length of random rows, 1.
-        """
+        """Embeddings `[V, D]` whose codes are like the codewords."""
         sizes = self.vocab.codebook_sizes
         if [len(level) for level in self.codewords] != [*sizes[: len(self.codewords)]]:
             raise InputError(
                 f"codebooks of {[len(level) for level in self.codewords]} codes for "
                 f"SIDs of {list(sizes)}"
             )
-        width = embedding.shape[1]
-        words = jnp.concatenate([jnp.asarray(level) for level in self.codewords])
-        directions = jnp.linalg.svd(words, full_matrices=False)[2][:width]
-        turn = jax.random.orthogonal(key, width)[: len(directions)]
-        rows = words @ directions.T @ turn
-        rows /= jnp.sqrt((rows**2).sum(axis=1).mean())
+        words = np.concatenate(self.codewords)
+        rows = like_rows(words, embedding.shape[1], key)
         first = self.vocab.level_offsets[0]
         return jnp.asarray(embedding).at[first : first + len(rows)].set(rows)
+
+
+@typed
+def like_rows(
+    vectors: Float[NDArray, "n E"], width: int, key: Key[Array, ""]
+) -> Float[Array, "n D"]:
+    """Embeddings of another width that have the inner products of vectors.
+
+    Vectors are projected on their first D right singular vectors, turned at random, so
+    that heads share the directions evenly, and scaled to the mean square length of
+    random rows, 1.
+    """
+    words = jnp.asarray(vectors, jnp.float32)
+    directions = jnp.linalg.eigh(words.T @ words)[1][:, ::-1][:, :width]
+    turn = jax.random.orthogonal(key, width)[: directions.shape[1]]
+    rows = words @ directions @ turn
+    return rows / jnp.sqrt((rows**2).sum(axis=1).mean())

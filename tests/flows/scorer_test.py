@@ -15,6 +15,7 @@ from sid_jax.config import (
     SequenceConfig,
     TransformerConfig,
 )
+from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.retriever import choose_requests, load_retriever
 from sid_jax.flows.scorer import Scorer, scorer_task
@@ -114,3 +115,31 @@ def test_more_devices_answer_the_same(corpus, scorer):
         scorer.retrieve(requests), other.retrieve(requests), strict=True
     ):
         np.testing.assert_array_equal(one[0].items, eight[0].items)
+
+
+def test_atomic_and_sid_items_start_at_the_same_vectors(corpus):
+    """An item's is the sum of its codewords, whether it has a row or its codes have."""
+    corpus, config = corpus
+    rng = np.random.default_rng(0)
+    sizes = corpus.vocab.codebook_sizes
+    words = tuple(rng.normal(size=(size, 3)) for size in sizes[:-1])
+    atomic, sid = (
+        scorer_task(
+            dataclasses.replace(config, model=SASRecConfig(items=kind)),
+            corpus.vocab,
+            corpus.codes,
+            codewords=words,
+        )
+        for kind in ("atomic", "sid")
+    )
+    table = np.concatenate([*words, np.zeros((sizes[-1], 3))])
+    sums = table[sid.rows].sum(axis=1)
+    np.testing.assert_allclose(sums, atomic.vectors[atomic.rows[:, 0]], atol=1e-6)
+    np.testing.assert_array_equal(sid.vectors, np.concatenate(words))
+    with pytest.raises(InputError, match="prefixes are hashed"):
+        scorer_task(
+            dataclasses.replace(config, model=SASRecConfig(items="prefix")),
+            corpus.vocab,
+            corpus.codes,
+            codewords=words,
+        )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sid_jax.errors import InputError
 from sid_jax.models.sasrec import SASRecConfig, item_rows
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.vocab import Vocab
@@ -23,7 +24,8 @@ def make_task(kind="atomic", **changes):
     config = SASRecConfig(transformer=TRUNK, items=kind)
     rows, num_rows = item_rows(config, CODES, VOCAB.codebook_sizes)
     told = RetrieverTaskConfig(**changes)
-    return ScorerTask(config, rows, num_rows, VOCAB.level_offsets[0], told)
+    bought = np.arange(ITEMS) ** 2
+    return ScorerTask(config, rows, num_rows, VOCAB.level_offsets[0], told, bought)
 
 
 def histories(step):
@@ -74,3 +76,57 @@ def test_the_loss_is_what_its_definition_says(smoothing):
                 terms.append((1 - smoothing) * own + smoothing * spread)
     assert len(terms) == 16 * (5 + 3)
     np.testing.assert_allclose(found, -np.mean(terms), rtol=1e-5)
+
+
+def still(task):
+    """The task without dropout."""
+    sizes = replace(TRUNK, dropout=0.0)
+    return replace(task, model=replace(task.model, transformer=sizes))
+
+
+@pytest.mark.parametrize("kind", ["atomic", "sid"])
+def test_many_negatives_estimate_the_softmax_over_the_catalog(kind):
+    """Unevenly drawn ones too, whatever is likely to the model."""
+    whole, drawn = (still(make_task(kind, negatives=n)) for n in (0, 20_000))
+    batch = histories(3)
+    params = nn.unbox(jax.jit(whole.init)(jax.random.key(1), batch)[0])
+    params["bias"] += jnp.arange(len(params["bias"])) / 3
+    wanted, _ = jax.jit(whole.loss)(params, {}, batch, jax.random.key(0))
+    found, _ = jax.jit(drawn.loss)(params, {}, batch, jax.random.key(0))
+    # The target is counted once for itself, and what is drawn stands for the others.
+    np.testing.assert_allclose(found, wanted, rtol=0.01)
+    gradients = [
+        jax.grad(lambda p, t=t: t.loss(p, {}, batch, jax.random.key(0))[0])(params)
+        for t in (whole, drawn)
+    ]
+    bias, other = (np.asarray(each["bias"]) for each in gradients)
+    np.testing.assert_allclose(other, bias, atol=0.05 * np.abs(bias).max())
+
+
+def test_few_negatives_teach(train):
+    task = make_task(negatives=4)
+    _, _, losses = train(task, histories, MeshConfig(data=1), 60)
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    mesh = MeshConfig(data=4, model=2, rules="fsdp_tensor")
+    _, _, meshed = train(task, histories, mesh, 3)
+    np.testing.assert_allclose(meshed, losses[:3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["atomic", "sid"])
+def test_vectors_start_like_those_of_the_tokenizer(kind):
+    rng = np.random.default_rng(0)
+    task = make_task(kind, start="codebooks")
+    vectors = rng.normal(size=(task.num_rows - 1, 5)).astype(np.float32)
+    task = replace(task, vectors=vectors)
+    params = nn.unbox(task.init(jax.random.key(0), histories(0))[0])
+    started, _ = task.prepare(params, {}, iter([]), jax.random.key(1))
+    rows = np.asarray(started["embedding"])
+    gram = vectors @ vectors.T
+    gram /= np.trace(gram) / len(gram) * task.rows.shape[1]
+    np.testing.assert_allclose(rows[:-1] @ rows[:-1].T, gram, atol=1e-5)
+    np.testing.assert_array_equal(rows[-1], params["embedding"][-1])
+
+
+def test_smoothing_and_negatives_exclude_each_other():
+    with pytest.raises(InputError, match="set one of them to 0"):
+        make_task(smoothing=0.1, negatives=4)
