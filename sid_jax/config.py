@@ -96,8 +96,7 @@ class TokenizerExperiment:
 
     def __post_init__(self):
         _check_batch(self.batch_size)
-        if not 0 <= self.holdout < 1:
-            raise InputError(f"holdout={self.holdout} must be a share below 1")
+        _check_holdout(self.holdout)
         if self.task.anchor and not self.start.run:
             raise InputError(
                 f"task.anchor={self.task.anchor} needs a tokenizer to stay near to;"
@@ -142,6 +141,8 @@ class RetrieverExperiment:
       prompts: what the model is told.
       model: the decoder.
       task: what it learns from.
+      holdout: share of the items that no training basket shows; they are judged apart,
+        as new ones. Those that a tokenizer of the same `holdout` did not learn from.
       batch_size: baskets, or packed rows of histories, a step.
       optimizer: how parameters move.
       train: how long.
@@ -154,6 +155,7 @@ class RetrieverExperiment:
     prompts: PromptConfig | SequenceConfig = field(default_factory=PromptConfig)
     model: RetrieverConfig | SASRecConfig = field(default_factory=FlatConfig)
     task: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
+    holdout: float = 0.0
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000))
@@ -162,6 +164,7 @@ class RetrieverExperiment:
 
     def __post_init__(self):
         _check_batch(self.batch_size)
+        _check_holdout(self.holdout)
         packed, model = isinstance(self.prompts, SequenceConfig), self.model
         if packed and isinstance(model, TigerConfig):
             raise InputError("a TigerConfig reads prompts, not sequences: PromptConfig")
@@ -331,6 +334,11 @@ def digest_config(config: Experiment) -> str:
 def _check_batch(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size must be positive: {batch_size}")
+
+
+def _check_holdout(holdout: float) -> None:
+    if not 0 <= holdout < 1:
+        raise InputError(f"holdout={holdout} must be a share below 1")
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from sid_jax.data.catalog import Interactions
 from sid_jax.data.sequences import SequenceConfig
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import Prompts, Vocab
-from sid_jax.typing import Int, NDArray, typed
+from sid_jax.typing import Bool, Int, NDArray, typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +196,24 @@ def split_last(data: Interactions) -> tuple[Interactions, Int[NDArray, " B"]]:
         items=data.items[np.repeat(keep, sizes)],
     )
     return kept, last
+
+
+@typed
+def without_items(data: Interactions, hidden: Bool[NDArray, " N"]) -> Interactions:
+    """The baskets without some items; what is empty then, a household too, is gone."""
+    kept = ~hidden[data.items]
+    basket = np.repeat(np.arange(len(data)), np.diff(data.offsets))[kept]
+    baskets, sizes = np.unique(basket, return_counts=True)
+    users, user = np.unique(data.user[baskets], return_inverse=True)
+    return Interactions(
+        users=tuple(data.users[each] for each in users),
+        retailers=data.retailers,
+        user=user.astype(np.int32),
+        retailer=data.retailer[baskets],
+        time=data.time[baskets],
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        items=data.items[kept],
+    )
 
 
 def make_requests(

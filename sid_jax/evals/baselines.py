@@ -1,4 +1,4 @@
-"""What needs no model: the store's most popular, the household's own, and the rule.
+"""What needs no training: best sellers, the household's own, the rule, and neighbours.
 
 Each takes a batch of requests and returns a ranked list a request: only items that
 the store carries (sold in the training baskets: anything else would be a sure miss),
@@ -12,7 +12,9 @@ import numpy as np
 
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import contains, first_places
-from sid_jax.typing import Bool, Int, NDArray, typed
+from sid_jax.typing import Bool, Float, Int, NDArray, typed
+
+_AT_ONCE = 256  # requests whose scores of all items are held
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +168,70 @@ def rule(
     spare = own.shape[1] + (0 if exclude is None else exclude.shape[1])
     ranked = np.concatenate([own, store.top(retailers, k + spare)], axis=1)
     return _pack(ranked, ranked >= 0, exclude, k)
+
+
+@typed
+def nearest(
+    store: StoreSales,
+    retailers: Int[NDArray, " B"],
+    vectors: Float[NDArray, "N D"],
+    history: Int[NDArray, "B S"],
+    k: int,
+    exclude: Int[NDArray, "B Z"] | None = None,
+    *,
+    decay: float = 0.7,
+) -> Int[NDArray, "B k"]:
+    """What is like the last products: by cosine with the sum of their unit vectors.
+
+    The last one weighs 1, the one before it `decay`, and so on. Ties, among them all
+    items where there is no history, are by store sales.
+
+    Args:
+      store: sales of the training baskets.
+      retailers: the store of each request.
+      vectors: of each item of the catalog.
+      history: item rows, the last one last; -1 where absent.
+      k: length of the list.
+      exclude: items already in the basket, padded with -1.
+      decay: of the weight, a product.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    real = history >= 0
+    ago = real.sum(axis=1, keepdims=True) - np.cumsum(real, axis=1)
+    weights = np.where(real, decay**ago, 0).astype(np.float32)
+    wanted = (units[np.maximum(history, 0)] * weights[..., None]).sum(axis=1)
+    found = np.full((len(retailers), k), -1, np.int32)
+    for retailer in np.unique(retailers):
+        store.top(np.asarray([retailer]), 0)  # names a retailer that is not there
+        first, end = store.offsets[retailer : retailer + 2]
+        carried = store.items[first:end]
+        asking = np.flatnonzero(retailers == retailer)
+        for rows in np.array_split(asking, -(-len(asking) // _AT_ONCE)):
+            scores = wanted[rows] @ units[carried].T
+            none = np.full((len(rows), 1), -1)
+            hidden = none if exclude is None else exclude[rows]
+            # The best k that are not hidden are among the best k + hidden ones.
+            number = min(k + hidden.shape[1], len(carried))
+            ranked = carried[_largest(scores, number)]
+            found[rows] = _pack(ranked, ranked >= 0, hidden, k)
+    return found
+
+
+def _largest(scores: NDArray, number: int) -> NDArray:
+    """Columns of each row's largest scores, in their order; of equal ones the first."""
+    if not number:
+        return np.zeros((len(scores), 0), np.int64)
+    least = np.partition(scores, scores.shape[1] - number, axis=1)[:, -number]
+    places = (
+        np.flatnonzero(row >= low) for row, low in zip(scores, least, strict=True)
+    )
+    return np.stack(
+        [
+            at[np.argsort(-row[at], kind="stable")[:number]]
+            for at, row in zip(places, scores, strict=True)
+        ]
+    )
 
 
 def _own(

@@ -10,7 +10,8 @@ import numpy as np
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import load
-from sid_jax.data.pipeline import split_last
+from sid_jax.data.items import split_holdout
+from sid_jax.data.pipeline import split_last, without_items
 from sid_jax.errors import InputError
 from sid_jax.evals.baselines import StoreSales, count_sales
 from sid_jax.files import replacing
@@ -18,7 +19,7 @@ from sid_jax.flows import runs
 from sid_jax.sids.index import ItemIndex, build_index, load_index, save_index
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Vocab
-from sid_jax.typing import Int, NDArray
+from sid_jax.typing import Bool, Int, NDArray
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,21 @@ class Corpus:
       catalog: the items.
       data: all baskets.
       train: those to learn from.
+      sold: `train`, and in it the items that are held out from learning.
       validation: indices in `data` of each household's last basket but one.
       test: indices in `data` of each household's last basket.
       table: the SID table; codes and leaves are by row of the catalog.
+      held: marks the items that are held out; none if None.
     """
 
     catalog: Catalog
     data: Interactions
     train: Interactions
+    sold: Interactions
     validation: Int[NDArray, " B1"]
     test: Int[NDArray, " B2"]
     table: SidTable
+    held: Bool[NDArray, " N"] | None = None
 
     @classmethod
     def load(cls, config: RetrieverExperiment, sids: Path) -> "Corpus":
@@ -62,10 +67,21 @@ class Corpus:
                 f"data set {config.data.name!r}: no household has two baskets, so none "
                 "can be held out; a retriever learns from what is bought again"
             )
-        train, last = split_last(rest)
+        sold, last = split_last(rest)
         # `rest` leaves out baskets of `data`, so its indices are not those of `data`.
         kept = np.setdiff1d(np.arange(len(data)), test)
-        return cls(catalog, data, train, kept[last], test, table)
+        _, rows = split_holdout(len(catalog), config.holdout)
+        held = None if rows is None else np.isin(np.arange(len(catalog)), rows)
+        return cls(
+            catalog=catalog,
+            data=data,
+            train=sold if held is None else without_items(sold, held),
+            sold=sold,
+            validation=kept[last],
+            test=test,
+            table=table,
+            held=held,
+        )
 
     @cached_property
     def rows(self) -> Int[NDArray, " N"]:
@@ -89,8 +105,17 @@ class Corpus:
     @cached_property
     def store(self) -> StoreSales:
         """What each retailer sold in the training baskets."""
-        retailers = np.repeat(self.train.retailer, np.diff(self.train.offsets))
-        return count_sales(retailers, self.train.items, len(self.train.retailers))
+        return _count(self.train)
+
+    @cached_property
+    def unseen(self) -> StoreSales:
+        """The items held out that each retailer carries, all alike."""
+        lines = _count(self.sold)
+        retailers = np.repeat(np.arange(len(lines.offsets) - 1), np.diff(lines.offsets))
+        held = np.zeros(len(lines.items), bool)
+        if self.held is not None:
+            held = self.held[lines.items]
+        return count_sales(retailers[held], lines.items[held], len(lines.offsets) - 1)
 
     @property
     def vocab(self) -> Vocab:
@@ -100,15 +125,24 @@ class Corpus:
         )
 
     def index(self) -> ItemIndex:
-        """(retailer, SID) -> products, from the training baskets."""
-        sold = np.diff(self.store.offsets)
+        """(retailer, SID) -> products, from the training baskets.
+
+        Items held out are carried where they were sold, and have no sales.
+        """
+        stores, number = (self.store, self.unseen), len(self.data.retailers)
+        counts = [np.diff(store.offsets) for store in stores]
         return build_index(
             self.table.leaves()[self.rows],
-            np.repeat(np.arange(len(sold)), sold),
-            self.store.items,
-            self.store.sales,
-            len(sold),
+            np.concatenate([np.repeat(np.arange(number), each) for each in counts]),
+            np.concatenate([store.items for store in stores]),
+            np.concatenate([self.store.sales, 0 * self.unseen.sales]),
+            number,
         )
+
+
+def _count(data: Interactions) -> StoreSales:
+    retailers = np.repeat(data.retailer, np.diff(data.offsets))
+    return count_sales(retailers, data.items, len(data.retailers))
 
 
 def keep_corpus(folder: Path, corpus: Corpus) -> None:

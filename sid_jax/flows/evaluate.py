@@ -1,4 +1,4 @@
-"""`sid evaluate`: a retriever on held-out baskets, beside three baselines."""
+"""`sid evaluate`: a retriever on held-out baskets, beside what needs no training."""
 
 import json
 import math
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment
-from sid_jax.data.pipeline import Requests
+from sid_jax.data.pipeline import Requests, last_items
+from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
-from sid_jax.evals.baselines import popular, repeats, rule
+from sid_jax.evals.baselines import nearest, popular, repeats, rule
 from sid_jax.evals.ranking import (
     bootstrap_interval,
     contains,
@@ -22,7 +23,9 @@ from sid_jax.evals.ranking import (
 )
 from sid_jax.files import replacing
 from sid_jax.flows import runs
+from sid_jax.flows.cold import judge_unseen, unseen_tables
 from sid_jax.flows.corpus import Corpus, keep_corpus
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.figures import format_table
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
@@ -43,8 +46,12 @@ from sid_jax.train.progress import MetricsLog
 from sid_jax.typing import NDArray
 
 MODEL = "sid_jax"
-BASELINES = ("popular at the store", "household repeats", "rule: repeats, popular")
-DRAWN = (MODEL, BASELINES[-1])
+RULE, NEAREST = "rule: repeats, popular", "like the last products"
+BASELINES = ("popular at the store", "household repeats", RULE, NEAREST)
+"""The last one needs the tokenizer's run, for the item vectors, and is left out without
+it.
+"""
+DRAWN = (MODEL, RULE)
 """The systems whose slices are shown."""
 VIEWS = {
     "item": "all targets, item by item",
@@ -55,6 +62,7 @@ VIEWS = {
 _DEPTH = 4  # products per place of a list that its different SIDs are taken from
 _NUM_SAMPLES = 8
 _SHOWN = 10
+_LAST = 3  # products that NEAREST looks at
 
 
 def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, float]:
@@ -88,7 +96,10 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
     answers, yields = _answer(retriever, requests, _DEPTH * top, log)
-    lists = {MODEL: answers} | _baselines(config, corpus, requests, _DEPTH * top)
+    recipe = _find_recipe(retriever, log)
+    vectors = None if recipe is None else recipe.encode(corpus.catalog)
+    lists = {MODEL: answers}
+    lists |= _baselines(config, corpus, requests, vectors, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
     for name, items in lists.items():
@@ -96,6 +107,9 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
             values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
     values |= slice_answers(corpus, requests, lists)
     values |= describe_answers(corpus, lists)
+    if corpus.held is not None:
+        alone = _answer_unseen(retriever, corpus, requests, recipe, log)
+        values |= judge_unseen(corpus, requests, lists, alone)
     recalls = ranking_values(answers[:, :top], requests.targets, ks=(10,))["recall@10"]
     values["item/low"], values["item/high"] = bootstrap_interval(recalls)
     if oracle:
@@ -137,10 +151,11 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
     lines = [f"{num_requests:,} held-out baskets"]
     for view, meaning in shown_views(values).items():
         lines += ["", meaning, " " * 24 + "".join(f"{each:>11}" for each in columns)]
-        for name in (MODEL, *BASELINES):
+        for name in shown_systems(values):
             row = [values[f"{view}/{name}/{column}"] for column in columns]
             lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
-    lines += ["", *map(format_table, slice_tables(values, DRAWN))]
+    tables = [*slice_tables(values, DRAWN), *unseen_tables(values)]
+    lines += ["", *map(format_table, tables)]
     if "oracle/requests" in values:
         lines += [
             f"of all SIDs' best 10 the beams find {values['oracle/shared@10']:.1%}; "
@@ -168,6 +183,11 @@ def shown_views(values: dict[str, float]) -> dict[str, str]:
         return recall is not None and math.isfinite(recall)
 
     return {view: VIEWS[view] for view in VIEWS if has_targets(view)}
+
+
+def shown_systems(values: dict[str, float]) -> list[str]:
+    """The model, and the baselines that an evaluation had."""
+    return [name for name in (MODEL, *BASELINES) if f"item/{name}/mrr" in values]
 
 
 def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
@@ -222,19 +242,71 @@ def _one_by_one(answers: Iterator[tuple[Products, Beams]]) -> Iterator[tuple]:
         yield from zip(products.items, beams.leaves, strict=True)
 
 
+def _find_recipe(retriever: Retriever, log: Log) -> ItemVectors | None:
+    """How the tokenizer of the retriever's SIDs makes item vectors, if it is there."""
+    folder = Path(retriever.config.tokenizer)
+    try:
+        tokenizer = Tokenizer.load(folder)
+    except InputError as error:
+        log(f"note: {NEAREST!r} is left out, since it needs the tokenizer: {error}")
+        return None
+    if tokenizer.digest() != retriever.table.manifest.tokenizer:
+        log(f"note: {NEAREST!r} is left out: the tokenizer in {folder} is another")
+        return None
+    return tokenizer.recipe
+
+
 def _baselines(
-    config: RetrieverExperiment, corpus: Corpus, requests: Requests, top: int
+    config: RetrieverExperiment,
+    corpus: Corpus,
+    requests: Requests,
+    vectors: NDArray | None,
+    top: int,
 ) -> dict[str, NDArray]:
-    store, retailers, exclude = corpus.store, requests.retailers, requests.basket
-    if not config.search.owned:
-        exclude = np.concatenate([exclude, requests.owned], axis=1)
-    owned = (requests.owned, requests.owned_counts)
-    answers = (
+    store, retailers = corpus.store, requests.retailers
+    exclude, owned = _exclude(config, requests), (requests.owned, requests.owned_counts)
+    answers = [
         popular(store, retailers, top, exclude),
         repeats(store, retailers, owned, top, exclude),
         rule(store, retailers, owned, top, exclude),
-    )
-    return dict(zip(BASELINES, answers, strict=True))
+    ]
+    if vectors is not None:
+        last = last_items(requests, _LAST)
+        answers.append(nearest(store, retailers, vectors, last, top, exclude))
+    return dict(zip(BASELINES, answers, strict=False))
+
+
+def _exclude(config: RetrieverExperiment, requests: Requests) -> NDArray:
+    """What no list may hold."""
+    if config.search.owned:
+        return requests.basket
+    return np.concatenate([requests.basket, requests.owned], axis=1)
+
+
+def _answer_unseen(
+    retriever: Retriever,
+    corpus: Corpus,
+    requests: Requests,
+    recipe: ItemVectors | None,
+    log: Log,
+) -> dict[str, NDArray]:
+    """Lists of held-out products alone: the model's, and by plain vectors, which know
+    nothing of purchases.
+    """
+    assert corpus.held is not None
+    log(f"retrieving among the {corpus.held.sum():,} products held out")
+    answers = retriever.retrieve(requests, item_mask=corpus.held)
+    found = {MODEL: np.concatenate([products.items for products, _ in answers])}
+    if recipe is not None:
+        found[NEAREST] = nearest(
+            corpus.unseen,
+            requests.retailers,
+            recipe.encode_plain(corpus.catalog),
+            last_items(requests, _LAST),
+            retriever.config.search.top,
+            _exclude(retriever.config, requests),
+        )
+    return found
 
 
 def _judge(

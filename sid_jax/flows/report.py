@@ -10,7 +10,8 @@ from sid_jax.config import RetrieverExperiment, digest_config
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
-from sid_jax.flows.evaluate import BASELINES, DRAWN, MODEL, shown_views
+from sid_jax.flows.cold import unseen_tables
+from sid_jax.flows.evaluate import DRAWN, MODEL, RULE, shown_systems, shown_views
 from sid_jax.flows.inspect import make_curves, make_similarity
 from sid_jax.flows.slicing import slice_pictures, slice_tables
 from sid_jax.flows.tokenizer import read_figures
@@ -48,7 +49,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         curves = {"Tokenizer": make_curves(lines, "loss")} | curves
         figures = read_figures(tokenizer)
     order = catalog.take(catalog.rows(table.item_ids.to_pylist()))
-    model, rule = (f"item/{name}/recall@10" for name in (MODEL, BASELINES[-1]))
+    model, rule = (f"item/{name}/recall@10" for name in (MODEL, RULE))
     report = Report(
         title="From a product catalog to retrieved products",
         subtitle=f"{config.data.name}: {len(catalog):,} products, {len(table.sids):,} "
@@ -64,6 +65,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         tables=[
             *(_ranking(values, *each) for each in shown_views(values).items()),
             *slice_tables(values, DRAWN),
+            *unseen_tables(values),
             Table(
                 title="Codes",
                 rows={"all items": {k: v for k, v in figures.items() if "@" not in k}},
@@ -104,7 +106,7 @@ def _read_samples(folder: Path) -> list[Sample]:
 
 def _ranking(values: dict[str, float], view: str, title: str) -> Table:
     rows = {}
-    for name in (MODEL, *BASELINES):
+    for name in shown_systems(values):
         columns = [f"{m}@{k}" for m in ("recall", "ndcg") for k in (5, 10, 50)]
         rows[name] = {each: values[f"{view}/{name}/{each}"] for each in columns}
     return Table(title=title[0].upper() + title[1:], rows=rows)

@@ -150,9 +150,8 @@ def _assemble(
     vocab = Vocab(
         codebook_sizes=table.manifest.codebook_sizes, num_retailers=index.num_retailers
     )
-    if isinstance(config.model, SASRecConfig):
-        return Scorer(config, vocab, params, codes, index)
-    return Speller(config, vocab, params, codes, table, index)
+    kind = Scorer if isinstance(config.model, SASRecConfig) else Speller
+    return kind(config, vocab, params, codes, table, index)
 
 
 def _task(

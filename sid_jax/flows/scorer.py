@@ -14,6 +14,7 @@ from sid_jax.data.pipeline import Requests, last_items
 from sid_jax.errors import InputError
 from sid_jax.models.sasrec import item_rows
 from sid_jax.sids.index import ItemIndex, Products
+from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Sequences, Vocab
 from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import make_mesh, place, use_mesh
@@ -70,6 +71,7 @@ class Scorer:
       vocab: token layout.
       params: of the model.
       codes: SID of each item row.
+      table: the SID table.
       index: what each retailer carries.
     """
 
@@ -77,6 +79,7 @@ class Scorer:
     vocab: Vocab
     params: PyTree
     codes: Int[NDArray, "N L"]
+    table: SidTable
     index: ItemIndex
 
     def retrieve(

@@ -126,7 +126,7 @@ def run_audit(argv: list[str]) -> None:
 
 
 def run_evaluate(argv: list[str]) -> None:
-    """A retriever is judged on held-out baskets, beside three baselines."""
+    """A retriever is judged on held-out baskets, beside what needs no training."""
     from sid_jax.flows import runs
     from sid_jax.flows.evaluate import evaluate_retriever
     from sid_jax.flows.report import report_run

@@ -15,6 +15,7 @@ from sid_jax.data.pipeline import (
     prompts_of,
     rank_history,
     split_last,
+    without_items,
 )
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import PAD, Vocab
@@ -277,3 +278,25 @@ def test_without_anything_to_train_on_or_to_ask():
 def test_numbers_that_are_too_small_are_named(name):
     with pytest.raises(InputError, match=f"prompts.{name}"):
         replace(CONFIG, **{name: -1})
+
+
+@settings(deadline=None, max_examples=60)
+@given(households, st.sets(st.integers(0, ITEMS - 1)))
+def test_baskets_without_some_items_are_those_that_never_had_them(bought, hidden):
+    mask = np.isin(np.arange(ITEMS), list(hidden))
+    data = make_data(bought)
+    found = without_items(data, mask)
+    rows = [
+        (user, (time, store, [x for x in dict.fromkeys(items) if x not in hidden]))
+        for user, baskets in enumerate(bought)
+        for time, (store, items) in enumerate(baskets)
+    ]
+    rows = [(user, basket) for user, basket in rows if basket[2]]
+    told = [
+        (
+            int(found.users[found.user[e]][1:]),
+            (int(found.time[e]), int(found.retailer[e]), found.basket(e).tolist()),
+        )
+        for e in range(len(found))
+    ]
+    assert told == rows

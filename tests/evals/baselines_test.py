@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
-from sid_jax.evals.baselines import count_sales, popular, repeats, rule
+from sid_jax.evals.baselines import count_sales, nearest, popular, repeats, rule
 
 RETAILERS, ITEMS = 2, 6
 
@@ -69,6 +69,28 @@ def test_equal_the_loop(world):
         own = (owned[0][i].tolist(), owned[1][i].tolist())
         wanted = _naive(lines, retailer, own, exclude[i].tolist(), k)
         assert [ranked[i].tolist() for ranked in lists] == wanted
+
+
+@settings(deadline=None, max_examples=100)
+@given(worlds(), st.integers(0, 3))
+def test_the_nearest_equal_the_loop(world, length):
+    lines, retailers, _, exclude, k = world
+    rng = np.random.default_rng(len(lines))
+    vectors = rng.normal(size=(ITEMS + 2, 3)).astype(np.float32)
+    history = rng.integers(-1, ITEMS + 2, (len(retailers), length))
+    store = _store(lines)
+    found = nearest(store, retailers, vectors, history, k, exclude, decay=0.5)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for i, retailer in enumerate(retailers.tolist()):
+        last = [item for item in history[i].tolist() if item >= 0][::-1]
+        wanted = sum((units[x] * 0.5**ago for ago, x in enumerate(last)), np.zeros(3))
+        sold = Counter()
+        for (r, item), sales in lines:
+            sold[item] += sales * (r == retailer)
+        free = [x for x in sold if sold[x] and x not in exclude[i]]
+        scores = {x: round(float(wanted @ units[x]), 5) for x in free}
+        best = sorted(free, key=lambda x: (-scores[x], -sold[x], x))
+        assert found[i].tolist() == (best + [-1] * k)[:k]
 
 
 @settings(deadline=None, max_examples=25)

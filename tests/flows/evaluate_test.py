@@ -7,12 +7,17 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from sid_jax.data.catalog import read_catalog
+from sid_jax.data.items import split_holdout
 from sid_jax.flows.corpus import Corpus
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.evaluate import (
     BASELINES,
     MODEL,
+    NEAREST,
     evaluate_retriever,
     is_judged,
+    shown_systems,
     shown_views,
 )
 from sid_jax.flows.retriever import choose_requests, load_retriever
@@ -90,6 +95,9 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
     catalog = world.make_items()
     sales = sum(sold.values(), Counter())
     carried = []
+    recipe = Tokenizer.load(world.tokenizer).recipe
+    vectors = recipe.encode(read_catalog(world.retriever / "catalog.parquet"))
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for row, user in enumerate(groups):
         store = stores[requests.retailers[row]]
         basket = {int(i) for i in requests.basket[row] if i >= 0}
@@ -122,6 +130,12 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
             BASELINES[1]: mine,
             BASELINES[2]: mine + [item for item in popular if item not in mine],
         }
+        told = [*requests.history[row], *requests.basket[row]]
+        told = [item for item in told if item >= 0][:-4:-1]
+        near = units @ sum(units[item] * 0.7**ago for ago, item in enumerate(told))
+        lists[BASELINES[3]] = sorted(
+            here, key=lambda i, near=near, shop=shop: (-round(near[i], 5), -shop[i], i)
+        )
         views = {
             "item": targets,
             "repeat": {item for item in targets if counts[item]},
@@ -161,7 +175,7 @@ def test_every_figure_equals_a_slow_one(world, judged, asked, score_all):
     values = judged[1]
     assert values["carried"] == pytest.approx(np.mean(carried))
     lists = {key for key in values if key.startswith("lists/")}
-    assert len(lists) == 4 * 7
+    assert len(lists) == 5 * 7
     for key, each in shown.items():
         assert values[key] == len(each) / 60
     for key, each in number.items():
@@ -279,3 +293,62 @@ def test_what_is_owned_is_offered_by_nobody(world, tmp_path):
         "repeat",
         "new",
     ]
+
+
+def test_without_the_tokenizer_its_baseline_is_left_out(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    text = (folder / "config.json").read_text()
+    gone = text.replace(str(world.tokenizer), str(tmp_path / "gone"))
+    (folder / "config.json").write_text(gone)
+    lines = []
+    values = evaluate_retriever(folder, lines.append)
+    assert not any(BASELINES[3] in key for key in values)
+    assert any("is left out, since it needs the tokenizer" in line for line in lines)
+    assert shown_systems(values) == [MODEL, *BASELINES[:3]]
+
+
+def test_items_held_out_are_judged_apart(world, tmp_path):
+    """Trained without them, retrieved among them, and mixed in at each share."""
+    folder, tokenizer = tmp_path / "run", tmp_path / "tokenizer"
+    told = ("--holdout", 0.3)
+    assert world.train("tokenizer", tokenizer, *told) == 0
+    assert world.train("retriever", folder, "--tokenizer", tokenizer, *told) == 0
+    retriever = load_retriever(folder)
+    corpus = Corpus.load(retriever.config, folder / "sids.parquet")
+    held = set(np.flatnonzero(corpus.held))
+    assert held == set(split_holdout(60, 0.3)[1])
+    assert held.isdisjoint(corpus.train.items) and held & set(corpus.sold.items)
+    assert len(corpus.train.items) == np.sum(~corpus.held[corpus.sold.items])
+    # Stores offer them where they were sold, behind all that has sales.
+    index = corpus.index()
+    sales = index.sales[corpus.held[index.items]]
+    assert len(sales) and not sales.any()
+    values = read_metrics(folder / "metrics.jsonl")[-1]
+    requests = choose_requests(retriever.config, corpus.data, corpus.test, 0)
+    alone = np.concatenate(
+        [p.items for p, _ in retriever.retrieve(requests, item_mask=corpus.held)]
+    )
+    lists = np.concatenate([p.items for p, _ in retriever.retrieve(requests, top=200)])
+    hits = defaultdict(list)
+    for row, wanted in enumerate(requests.targets):
+        parts = {"all": {int(i) for i in wanted if i >= 0}}
+        parts |= {"new": parts["all"] & held, "seen": parts["all"] - held}
+        known = [item for item in lists[row] if item >= 0 and item not in held]
+        fresh = [item for item in alone[row] if item >= 0]
+        assert set(fresh) <= held
+        for share in (0, 0.1, 0.2, 0.3, 0.5, 1):
+            few = round(10 * share)
+            mixed = known[: 10 - few] + fresh[:few]
+            for part, each in parts.items():
+                if each:
+                    key = f"unseen/share/{share:g}/{MODEL}/{part}"
+                    hits[key].append(recall(mixed, each, 10))
+        if parts["new"]:
+            key = f"unseen/alone/{MODEL}"
+            hits[f"{key}/recall@5"].append(recall(fresh, parts["new"], 5))
+            hits[f"{key}/mrr"].append(mrr(fresh, parts["new"]))
+    for key, each in hits.items():
+        assert values[key] == pytest.approx(np.mean(each), abs=1e-9), key
+    assert values[f"unseen/alone/{NEAREST}/recall@50"] > 0.5  # of a few, most are found
+    page = (folder / "report.html").read_text()
+    assert "New products, ranked among themselves" in page

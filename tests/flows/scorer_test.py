@@ -45,7 +45,8 @@ def scorer(corpus):
     blank = np.zeros((1, 3), np.int32)
     batch = corpus.vocab.sequences(blank, corpus.codes[blank], blank, blank + 1)
     params = nn.unbox(jax.jit(task.init)(jax.random.key(0), batch)[0])
-    return Scorer(config, corpus.vocab, params, corpus.codes, corpus.index())
+    told = corpus.codes, corpus.table, corpus.index()
+    return Scorer(config, corpus.vocab, params, *told)
 
 
 def rank(scorer, requests, row):
