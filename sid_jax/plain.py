@@ -33,8 +33,9 @@ def from_plain(hint: Any, plain: Any, name: str) -> Any:
       name: of the value, for complaints.
 
     Raises:
-      InputError: a field that the class lacks, or one that is missing or of another
-        type.
+      InputError: a field that the class lacks, or one of another type, or one that is
+        missing and has no default. (An older version may have written it, before there
+        was such a field: the default is to mean what was done then.)
     """
     if typing.get_origin(hint) is tuple and isinstance(plain, list):
         inner = typing.get_args(hint)
@@ -67,7 +68,12 @@ def _build(kind: type, plain: dict[str, Any], name: str) -> Any:
         for key in hints
         if key in plain
     }
-    missing = sorted(hints.keys() - values.keys())
+    needed = {
+        each.name
+        for each in dataclasses.fields(kind)
+        if each.default is each.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(needed - values.keys())
     if missing:
         raise InputError(f"{name}: {kind.__name__} lacks the field {missing[0]!r}")
     return kind(**values)

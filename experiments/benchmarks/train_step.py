@@ -1,0 +1,265 @@
+"""A training step of each retriever, beside Hugging Face's T5 in PyTorch.
+
+    taskset -c 0 python experiments/benchmarks/train_step.py [--repeats N]
+
+Hardware: one core of a CPU, in about 5 minutes; without `taskset` each side has all
+cores that the process may use. T5 is measured where it imports (`pip install torch
+transformers`) and left out where not.
+
+All sides learn from the same households: lengths drawn like Amazon Beauty's (5 to 50
+purchases, 3 of 4 below 9), random SIDs of three codes. A step is forward, backward and
+an AdamW update in float32, with dropout. What counts is how many products are learned a
+second, each of them once an epoch as a target that all before it explains: the packed
+decoders learn every product of a row in one pass; TIGER and T5 learn one for each
+window of the last 20. Sides take turns, in one order and then in the other; times are
+medians. Rates are by processor time: wall times say little where others work too.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+
+from sid_jax.config import (
+    FlatConfig,
+    HierarchicalConfig,
+    PromptConfig,
+    SASRecConfig,
+    SequenceConfig,
+    T5Config,
+    TigerConfig,
+    TransformerConfig,
+)
+from sid_jax.data.catalog import Interactions
+from sid_jax.data.pipeline import prompt_stream
+from sid_jax.data.sequences import sequence_stream
+from sid_jax.models.sasrec import item_rows
+from sid_jax.sids.vocab import Prompts, Sequences, Vocab
+from sid_jax.train.retriever_task import RetrieverTask
+from sid_jax.train.scorer_task import ScorerTask
+
+SIZES = (256, 256, 256)
+ITEMS = 12_101
+SMALL = TransformerConfig(width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.2)
+T5 = T5Config(width=128, depth=4, num_heads=6, head_width=64, mlp_width=1024)
+WINDOW = 20  # items that TIGER and T5 are told
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is measured.
+
+    Attributes:
+      run: does a step; the loss.
+      products: targets of a step.
+      parameters: how many.
+    """
+
+    run: Callable[[], float]
+    products: float
+    parameters: int
+
+
+def make_data(households: int, seed: int = 0) -> Interactions:
+    """Purchases of one product each, of random products."""
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(4 + rng.geometric(0.22, households), 50)
+    user = np.repeat(np.arange(households), lengths)
+    items = rng.integers(0, ITEMS, len(user))
+    return Interactions.from_baskets(
+        user=[f"u{each}" for each in user],
+        time=np.arange(len(user)),
+        baskets=[[int(item)] for item in items],
+    )
+
+
+def our_side(name: str, data: Interactions, rows: int) -> Side:
+    """A step of a retriever of this library, batches drawn before.
+
+    Args:
+      name: of `MODELS`.
+      data: what is learned.
+      rows: packed rows a step; windows for TIGER.
+    """
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, SIZES, (ITEMS, len(SIZES))).astype(np.int32)
+    vocab = Vocab(codebook_sizes=SIZES)
+    model = MODELS[name]
+    if isinstance(model, TigerConfig):
+        prompts = PromptConfig(history=WINDOW, basket=1, decay=0.5)
+        stream = prompt_stream(data, codes, vocab, prompts, rows, seed=0)
+    else:
+        prompts = SequenceConfig(history=50, row=64)
+        stream = sequence_stream(data, codes, vocab, prompts, rows, seed=0)
+    if isinstance(model, SASRecConfig):
+        table = item_rows(model, codes, SIZES)
+        task = ScorerTask(model, *table, vocab.level_offsets[0])
+    else:
+        task = RetrieverTask(model, vocab)
+    batches = [stream(step) for step in range(4)]
+    params = nn.unbox(task.init(jax.random.key(0), batches[0])[0])
+    optimizer = optax.adamw(1e-3)
+
+    @jax.jit
+    def step(params, opt_state, batch, key):
+        loss, grads = jax.value_and_grad(
+            lambda p: task.loss(p, {}, batch, key), has_aux=True
+        )(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss[0]
+
+    state, done = [params, optimizer.init(params)], [0]
+
+    def run() -> float:
+        key = jax.random.key(done[0])
+        *state[:], loss = step(*state, batches[done[0] % 4], key)
+        done[0] += 1
+        return float(loss)
+
+    counts = [count_targets(batch) for batch in batches]
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return Side(run, float(np.mean(counts)), size)
+
+
+def count_targets(batch: Prompts | Sequences) -> int:
+    """Products that a batch asks for."""
+    if isinstance(batch, Prompts):
+        return int((batch.basket[..., 0] > 0).sum())
+    same = batch.segments[:, 1:] == batch.segments[:, :-1]
+    return int((same & (batch.items[:, 1:] >= 0)).sum())
+
+
+def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
+    """A step of T5ForConditionalGeneration on the windows that TIGER reads."""
+    torch, transformers = peers["torch"], peers["transformers"]
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    vocab = Vocab(codebook_sizes=SIZES)
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, SIZES, (ITEMS, len(SIZES))).astype(np.int32)
+    prompts = PromptConfig(history=WINDOW, basket=1, decay=0.5)
+    stream = prompt_stream(data, codes, vocab, prompts, rows, seed=0)
+    model = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=vocab.size,
+            d_model=T5.width,
+            d_kv=T5.head_width,
+            d_ff=T5.mlp_width,
+            num_layers=T5.depth,
+            num_decoder_layers=T5.depth,
+            num_heads=T5.num_heads,
+            dropout_rate=T5.dropout,
+            feed_forward_proj="relu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=0,
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    batches = []
+    for step in range(4):
+        batch = stream(step)
+        told = np.concatenate(
+            [batch.retailers[:, None], batch.history.reshape(rows, -1)], axis=1
+        )
+        batches.append(
+            {
+                "input_ids": torch.tensor(told, dtype=torch.long),
+                "attention_mask": torch.tensor(told != 0, dtype=torch.long),
+                "labels": torch.tensor(batch.basket[:, 0], dtype=torch.long),
+            }
+        )
+    done = [0]
+
+    def run() -> float:
+        model.train()
+        optimizer.zero_grad()
+        loss = model(**batches[done[0] % 4]).loss
+        loss.backward()
+        optimizer.step()
+        done[0] += 1
+        return float(loss)
+
+    size = sum(each.numel() for each in model.parameters())
+    return Side(run, float(rows), size)
+
+
+MODELS = {
+    "hierarchical": HierarchicalConfig(
+        trunk=SMALL,
+        spell=TransformerConfig(width=128, depth=1, num_heads=4, mlp_width=256),
+    ),
+    "flat": FlatConfig(transformer=SMALL),
+    "sasrec": SASRecConfig(transformer=SMALL),
+    "tiger": TigerConfig(transformer=T5),
+}
+
+
+def find_peers() -> dict[str, Any]:
+    """PyTorch and Transformers, or nothing."""
+    try:
+        return {name: import_module(name) for name in ("torch", "transformers")}
+    except ImportError as error:
+        print(f"{error.name} is absent: T5 is left out")
+        return {}
+
+
+def measure(sides: dict[str, Side], repeats: int) -> dict[str, tuple[float, float]]:
+    """Median wall and process seconds of a step, sides in turns and both orders."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for side in sides.values():
+        side.run()  # compilation and warm-up
+    for repeat in range(repeats):
+        for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            sides[name].run()
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            times[name].append(spent)
+    medians = {name: np.median(each, axis=0) for name, each in times.items()}
+    return {name: (float(wall), float(cpu)) for name, (wall, cpu) in medians.items()}
+
+
+def format_rows(
+    sides: dict[str, Side], times: dict[str, tuple[float, float]]
+) -> list[str]:
+    """The table: products a second of processor time, and how many times TIGER's."""
+    lines = [
+        f"{'':14}{'parameters':>12}{'products':>10}{'s a step':>10}{'CPU s':>8}"
+        f"{'per CPU s':>11}{'TIGER = 1':>11}"
+    ]
+    base = sides["tiger"].products / times["tiger"][1]
+    for name, side in sides.items():
+        wall, cpu = times[name]
+        rate = side.products / cpu
+        lines.append(
+            f"{name:14}{side.parameters:12,}{side.products:10.0f}{wall:10.3f}{cpu:8.2f}"
+            f"{rate:11.0f}{rate / base:11.2f}"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=32, help="packed rows a step")
+    parser.add_argument("--windows", type=int, default=256, help="TIGER's, T5's")
+    given = parser.parse_args()
+    data, peers = make_data(3000), find_peers()
+    sides = {
+        name: our_side(name, data, given.windows if name == "tiger" else given.rows)
+        for name in MODELS
+    }
+    if peers:
+        sides["T5 (PyTorch)"] = their_side(peers, data, given.windows)
+    print("\n".join(format_rows(sides, measure(sides, given.repeats))))
+
+
+if __name__ == "__main__":
+    main()
