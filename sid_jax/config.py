@@ -141,6 +141,8 @@ class RetrieverExperiment:
       prompts: what the model is told.
       model: the decoder.
       task: what it learns from.
+      start: run folder of a retriever of the same shape whose parameters to go on from,
+        such as one that has learned the version of the SIDs before; none if empty.
       holdout: share of the items that no training basket shows; they are judged apart,
         as new ones. Those that a tokenizer of the same `holdout` did not learn from.
       batch_size: baskets, or packed rows of histories, a step.
@@ -155,6 +157,7 @@ class RetrieverExperiment:
     prompts: PromptConfig | SequenceConfig = field(default_factory=PromptConfig)
     model: RetrieverConfig | SASRecConfig = field(default_factory=FlatConfig)
     task: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
+    start: str = ""
     holdout: float = 0.0
     batch_size: int = 64
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

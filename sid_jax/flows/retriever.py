@@ -49,6 +49,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     source = _find_sids(config, folder, done)
     corpus = Corpus.load(config, source)
     index = corpus.index()
+    before = _load_start(config, corpus) if done is None else None
     if done is None:
         for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS):
             (folder / name).unlink(missing_ok=True)  # of a run that never began
@@ -59,9 +60,10 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
-    words = _codewords(config) if done is None else ()
+    words = _codewords(config) if done is None and before is None else ()
     bought = np.bincount(corpus.train.items, minlength=len(corpus.catalog))
     task = _task(config, corpus.vocab, corpus.codes, corpus.table, bought, words)
+    task = dataclasses.replace(task, before=before)
     log(
         f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "
         f"households at {len(corpus.data.retailers):,} retailers; vocabulary of "
@@ -179,6 +181,30 @@ def _codewords(config: RetrieverExperiment) -> tuple[NDArray, ...]:
         np.asarray(vectors[:size])
         for vectors, size in zip(books.vectors, books.sizes, strict=True)
     )
+
+
+def _load_start(config: RetrieverExperiment, corpus: Corpus) -> PyTree:
+    """Parameters to go on from, on the host: the new run may lie on other devices."""
+    if not config.start:
+        return None
+    folder = Path(config.start)
+    before = load_retriever(folder)
+    pairs = [
+        ("model", before.config.model, config.model),
+        ("codebooks", before.vocab.codebook_sizes, corpus.vocab.codebook_sizes),
+        ("retailers", before.vocab.num_retailers, corpus.vocab.num_retailers),
+    ]
+    if isinstance(config.model, SASRecConfig) and config.model.items == "atomic":
+        items = runs.read_catalog(folder).item_ids
+        same = items == corpus.catalog.item_ids
+        pairs.append(("items", len(items), len(items) if same else "others"))
+    for name, was, now in pairs:
+        if was != now:
+            raise InputError(
+                f"start {folder} has {name}={was}, and this run {now}: its parameters "
+                'mean something else here; make them the same, or leave start=""'
+            )
+    return jax.device_get(before.params)
 
 
 def _example(config: RetrieverExperiment, vocab: Vocab) -> Prompts | Sequences:

@@ -16,7 +16,7 @@ from sid_jax.sids.scoring import score_sids
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Vocab
-from sid_jax.train.retriever_task import RetrieverTask
+from sid_jax.train.retriever_task import build_retriever
 from sid_jax.train.sharding import make_mesh, place, use_mesh
 from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
 
@@ -175,7 +175,7 @@ class Speller:
     @property
     def _module(self) -> Any:
         assert not isinstance(self.config.model, SASRecConfig)  # that is a `Scorer`
-        return RetrieverTask(self.config.model, self.vocab).module
+        return build_retriever(self.config.model, self.vocab)
 
     @cached_property
     def _scoring(self):

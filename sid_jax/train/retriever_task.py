@@ -27,6 +27,11 @@ _MODULES = {
 }
 
 
+def build_retriever(model: RetrieverConfig, vocab: Vocab) -> Any:
+    """The module of a configuration: `context`, `start` and `step` of `decoder.py`."""
+    return _MODULES[type(model)](model, vocab)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetrieverTaskConfig:
     """What a retriever learns from.
@@ -87,6 +92,7 @@ class RetrieverTask:
       trie: the SIDs that exist, for `softmax="existing"`.
       codewords: a level, the vectors of its codes `[K_l, D]`, for `start="codebooks"`;
         levels beyond the last of them start at random.
+      before: parameters to go on from, rather than any of that.
     """
 
     model: RetrieverConfig
@@ -94,6 +100,7 @@ class RetrieverTask:
     config: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
     trie: Trie | None = None
     codewords: tuple[Float[NDArray, "_ D"], ...] = ()
+    before: PyTree = None
 
     def __post_init__(self):
         weights, levels = self.config.level_weights, self.vocab.num_levels
@@ -106,6 +113,10 @@ class RetrieverTask:
             raise InputError(
                 'softmax="existing" goes with the trie of the SIDs that exist'
             )
+        if getattr(self.model, "prefixes", 0) and self.trie is None:
+            raise InputError(
+                'model.prefixes scores codes that exist: it needs softmax="existing"'
+            )
         if self.config.negatives:
             raise InputError(
                 f"task.negatives={self.config.negatives} is of retrievers that score "
@@ -114,7 +125,7 @@ class RetrieverTask:
 
     @property
     def module(self) -> Any:
-        return _MODULES[type(self.model)](self.model, self.vocab)
+        return build_retriever(self.model, self.vocab)
 
     def init(self, key: Key[Array, ""], batch: PyTree) -> tuple[PyTree, PyTree]:
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), batch)
@@ -127,6 +138,8 @@ class RetrieverTask:
         batches: Iterator[PyTree],
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree]:
+        if self.before is not None:
+            return self.before, state
         if self.config.start == "random":
             return params, state
         tables = {
@@ -140,8 +153,9 @@ class RetrieverTask:
         self, params: PyTree, state: PyTree, batch: PyTree, key: Key[Array, ""]
     ) -> tuple[Array, Aux]:
         rngs = {"dropout": key}
+        told = {"trie": self.trie} if getattr(self.model, "prefixes", 0) else {}
         outputs: Any = self.module.apply(
-            {"params": params}, batch, train=True, rngs=rngs
+            {"params": params}, batch, train=True, rngs=rngs, **told
         )
         asks, smoothing = outputs.asks, self.config.smoothing
         count = asks.sum().astype(jnp.float32)

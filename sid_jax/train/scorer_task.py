@@ -36,6 +36,7 @@ class ScorerTask:
       config: what is learned from.
       bought: how often each item was bought in training, for `negatives`.
       vectors: what the table's first rows start as, for `start="codebooks"`.
+      before: parameters to go on from, rather than any of that.
     """
 
     model: SASRecConfig
@@ -45,6 +46,7 @@ class ScorerTask:
     config: RetrieverTaskConfig = field(default_factory=RetrieverTaskConfig)
     bought: Int[NDArray, " N"] | None = None
     vectors: Float[NDArray, "V E"] | None = None
+    before: PyTree = None
 
     @property
     def module(self) -> SASRec:
@@ -66,6 +68,8 @@ class ScorerTask:
         batches: Iterator[PyTree],
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree]:
+        if self.before is not None:
+            return self.before, state
         if self.vectors is None:
             return params, state
         table = jnp.asarray(params["embedding"])
