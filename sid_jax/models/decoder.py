@@ -11,7 +11,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 
-from sid_jax.models.prefixes import Prefix, PrefixEmbedding
 from sid_jax.models.repeat import Repeat, RepeatHead, RepeatState
 from sid_jax.models.stream import Stream, TokenEmbedding
 from sid_jax.models.transformer import Memory, RMSNorm
@@ -30,8 +29,7 @@ class Context:
       first: output that spells level 1.
       repeat: which of the history's items is bought again `[B, 1, ...]`; or None.
       history: tokens of the history's items.
-      trie: the SIDs that exist, for a repeat beside a softmax over their codes, and for
-        vectors of prefixes.
+      trie: the SIDs that exist, for a repeat beside a softmax over their codes.
     """
 
     memories: tuple[Memory, ...]
@@ -50,12 +48,10 @@ class State:
     Attributes:
       own: keys and values of its own codes, a block: `[B, M, codes so far, H, Dh]`.
       repeat: the repeat head's part; or None.
-      prefix: what is spelled so far, where prefixes have vectors; or None.
     """
 
     own: tuple[tuple[Array, Array], ...]
     repeat: RepeatState | None
-    prefix: Prefix | None = None
 
 
 @struct.dataclass
@@ -76,11 +72,7 @@ class Outputs:
 
 
 @typed
-def start_beam(
-    context: Context,
-    head: RepeatHead | None,
-    prefixes: PrefixEmbedding | None = None,
-) -> State:
+def start_beam(context: Context, head: RepeatHead | None) -> State:
     """State of the one beam that has spelled nothing."""
     own = tuple(
         (memory.keys[:, None, :0], memory.values[:, None, :0])
@@ -89,8 +81,7 @@ def start_beam(
     repeat = None
     if head is not None and context.repeat is not None:
         repeat = head.start(context.repeat)
-    prefix = None if prefixes is None else Prefix.start((len(context.mask), 1))
-    return State(own, repeat, prefix)
+    return State(own, repeat)
 
 
 def spell_next(
@@ -104,7 +95,6 @@ def spell_next(
     norm: RMSNorm,
     scores: TokenEmbedding,
     head: RepeatHead | None,
-    prefixes: PrefixEmbedding | None = None,
 ) -> tuple[State, Array]:
     """Logits `[B, M, K_l]` of a level given the codes `[B, M]` chosen one level before.
 
@@ -118,9 +108,7 @@ def spell_next(
       norm: after the last block.
       scores: what codes are scored by.
       head: the repeat head, if there is one.
-      prefixes: vectors of prefixes, if they have some.
     """
-    prefix = state.prefix
     if codes is None:
         logits, own = scores.logits(context.first[:, None], level), state.own
     else:
@@ -132,18 +120,14 @@ def spell_next(
         ):
             x, mine = block.step(x, positions, memory, context.mask, mine)
             own.append(mine)
-        outputs = norm(x)
-        logits = scores.logits(outputs, level)
-        if prefixes is not None and prefix is not None and context.trie is not None:
-            prefix = prefix.follow(context.trie, level - 1, codes)
-            logits += prefixes.logits(outputs, prefix, level, context.trie)
+        logits = scores.logits(norm(x), level)
     repeat = state.repeat
     if head is not None and repeat is not None and context.repeat is not None:
         history = context.history - jnp.asarray(tokens.vocab.level_offsets)
         repeat, logits = head.step(
             context.repeat, repeat, history, codes, logits, level, context.trie
         )
-    return State(tuple(own), repeat, prefix), logits
+    return State(tuple(own), repeat), logits
 
 
 def point(

@@ -26,11 +26,9 @@ from sid_jax.models.decoder import (
     spell_next,
     start_beam,
 )
-from sid_jax.models.prefixes import Prefix, PrefixEmbedding
 from sid_jax.models.repeat import RepeatHead
 from sid_jax.models.stream import Stream, TokenEmbedding, lay_out
 from sid_jax.models.transformer import Block, RMSNorm, TransformerConfig, dense
-from sid_jax.sids.trie import Trie
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Float, Int, typed
 
@@ -43,8 +41,6 @@ class HierarchicalConfig:
       trunk: over items.
       spell: over the codes of one item; of the trunk's width.
       tied: codes are scored by the vectors that they are read by.
-      prefixes: rows a level of a table of vectors of prefixes (`models/prefixes.py`),
-        for a softmax over existing codes; 0 for none.
       repeat: mix in a head that points at the history (see `models/repeat.py`), for
         shops where households buy products again.
     """
@@ -52,12 +48,9 @@ class HierarchicalConfig:
     trunk: TransformerConfig = field(default_factory=TransformerConfig)
     spell: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=1))
     tied: bool = True
-    prefixes: int = 0
     repeat: bool = False
 
     def __post_init__(self):
-        if self.prefixes < 0:
-            raise InputError(f"model.prefixes={self.prefixes} must not be negative")
         if self.trunk.width != self.spell.width:
             raise InputError(
                 f"model.trunk.width {self.trunk.width} and model.spell.width "
@@ -88,46 +81,20 @@ class HierarchicalDecoder(nn.Module):
         self.spell_norm = RMSNorm()
         self.trunk_dropout = nn.Dropout(trunk.dropout)
         self.spell_dropout = nn.Dropout(spell.dropout)
-        self.prefixes = None
-        if self.config.prefixes:
-            self.prefixes = PrefixEmbedding(
-                self.vocab, trunk.width, self.config.prefixes
-            )
         self.repeat = RepeatHead() if self.config.repeat else None
 
     @typed
-    def __call__(
-        self,
-        batch: Prompts | Sequences,
-        *,
-        trie: Trie | None = None,
-        train: bool = False,
-    ) -> Outputs:
-        """What the asking positions of a batch say of the item after them.
-
-        Args:
-          batch: what is known, and what is asked for.
-          trie: the SIDs that exist, where prefixes have vectors.
-          train: with dropout.
-        """
+    def __call__(self, batch: Prompts | Sequences, *, train: bool = False) -> Outputs:
+        """What the asking positions of a batch say of the item after them."""
         stream = lay_out(batch)
         outputs = self._read(stream, train)
         asking = outputs[:, stream.first : -1]
         spelled = self._spell(asking, stream.targets, train)
-        logits = [
-            self.scores.logits(spelled[:, :, level], level)
-            for level in range(self.vocab.num_levels)
-        ]
-        if self.prefixes is not None and trie is not None:
-            prefix = Prefix.start(stream.targets.shape[:2])
-            codes = stream.targets - jnp.asarray(self.vocab.level_offsets)
-            codes = jnp.maximum(codes, 0)
-            for level in range(1, self.vocab.num_levels):
-                prefix = prefix.follow(trie, level - 1, codes[..., level - 1])
-                outputs = spelled[:, :, level]
-                logits[level] += self.prefixes.logits(outputs, prefix, level, trie)
         return Outputs(
-            logits=logits,
+            logits=[
+                self.scores.logits(spelled[:, :, level], level)
+                for level in range(self.vocab.num_levels)
+            ],
             targets=stream.targets,
             asks=stream.asks,
             repeat=point(self.repeat, stream, outputs, asking),
@@ -156,7 +123,7 @@ class HierarchicalDecoder(nn.Module):
 
     def start(self, context: Context) -> State:
         """State of the one beam that has spelled nothing."""
-        return start_beam(context, self.repeat, self.prefixes)
+        return start_beam(context, self.repeat)
 
     @typed
     def step(
@@ -177,14 +144,11 @@ class HierarchicalDecoder(nn.Module):
             norm=self.spell_norm,
             scores=self.scores,
             head=self.repeat,
-            prefixes=self.prefixes,
         )
 
     def _read(self, stream: Stream, train: bool) -> Float[Array, "B T D"]:
         """Output of the trunk at every position."""
         x = self.tokens.sum(stream.tokens)
-        if self.prefixes is not None:
-            x += self.prefixes.sum(stream.tokens)
         x = with_logical_constraint(x, ("batch", None, "embed"))
         x = self.trunk_dropout(x, deterministic=not train)
         visible, positions = stream.visible, stream.positions

@@ -113,10 +113,6 @@ class RetrieverTask:
             raise InputError(
                 'softmax="existing" goes with the trie of the SIDs that exist'
             )
-        if getattr(self.model, "prefixes", 0) and self.trie is None:
-            raise InputError(
-                'model.prefixes scores codes that exist: it needs softmax="existing"'
-            )
         if self.config.negatives:
             raise InputError(
                 f"task.negatives={self.config.negatives} is of retrievers that score "
@@ -153,9 +149,8 @@ class RetrieverTask:
         self, params: PyTree, state: PyTree, batch: PyTree, key: Key[Array, ""]
     ) -> tuple[Array, Aux]:
         rngs = {"dropout": key}
-        told = {"trie": self.trie} if getattr(self.model, "prefixes", 0) else {}
         outputs: Any = self.module.apply(
-            {"params": params}, batch, train=True, rngs=rngs, **told
+            {"params": params}, batch, train=True, rngs=rngs
         )
         asks, smoothing = outputs.asks, self.config.smoothing
         count = asks.sum().astype(jnp.float32)

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from functools import partial
 
 import chex
 import flax.linen as nn
@@ -116,22 +115,6 @@ def test_every_retriever_learns_and_lies_on_any_mesh(train, model, stream):
     assert np.isfinite([total / number for total, number in metrics.values()]).all()
     _, _, meshed = train(task, stream, MESH, 3)
     np.testing.assert_allclose(meshed, losses[:3], rtol=1e-5, atol=1e-5)
-
-
-def test_vectors_of_prefixes_learn_and_lie_on_any_mesh(train):
-    model = replace(HIERARCHICAL, prefixes=32)
-    sids = np.asarray([(a, b) for a in range(4) for b in range(3) if (a + b) % 4 < 2])
-    trie = build_trie(sids, VOCAB.codebook_sizes)
-    config = RetrieverTaskConfig(softmax="existing")
-    task = RetrieverTask(model, VOCAB, config, trie)
-    stream = partial(sequence_batch, sids=sids)
-    state, _, _ = train(task, stream, ONE, 30)
-    assert (np.asarray(state.params["prefixes"]["embedding"]) != 0).any()
-    _, _, losses = train(task, stream, ONE, 3)
-    _, _, meshed = train(task, stream, MESH, 3)
-    np.testing.assert_allclose(meshed, losses, rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match=r"model.prefixes .* needs softmax"):
-        RetrieverTask(model, VOCAB)
 
 
 @pytest.mark.parametrize("softmax", ["codes", "existing"])
