@@ -2,9 +2,10 @@
 
     sid train experiments/retriever_tiger_beauty.py --workdir runs/tiger
 
-after `tokenizer_retrieval_beauty.py`; with the paper's codes, three levels of 256 and one
-that tells the items of one SID apart, after the same with `--model.codebook-sizes 256 256
-256 --dedup --workdir runs/tokenizer_tiger`, and here `--tokenizer runs/tokenizer_tiger`.
+after `tokenizer_retrieval_beauty.py`. With the paper's codes, three levels of 256 and
+one that tells the items of one SID apart, give that run `--model.codebook-sizes 256 256
+256 --dedup --workdir runs/tokenizer_tiger`, and this one `--tokenizer
+runs/tokenizer_tiger`.
 
 Six blocks each, dropout 0.2, AdamW 3e-4 with 10,000 steps of warm-up and cosine decay,
 weight decay 0.035, batches of 256 sliding windows over the last 20 items. On a CPU a

@@ -74,6 +74,16 @@ class Requests:
         """The requests of these rows, in this order."""
         return Requests(**{name: each[rows] for name, each in vars(self).items()})
 
+    def answerable(self, num_items: int, *, owned: bool) -> Bool[NDArray, "B N"]:
+        """Items that may be answered: none of the basket, and without `owned` none that
+        the household has bought before.
+        """
+        mask = np.ones((len(self), num_items), bool)
+        for items in (self.basket, *([] if owned else [self.owned])):
+            row, column = np.nonzero(items >= 0)
+            mask[row, items[row, column]] = False
+        return mask
+
     def batches(self, size: int, shares: int) -> Iterator[tuple["Requests", int]]:
         """Batches of one size, for one compiled program, and how many of each count.
 

@@ -131,12 +131,8 @@ class Scorer:
         for row, retailer in enumerate(requests.retailers):
             first, end = self.index.starts[retailer : retailer + 2]
             eligible[row, self.index.items[first:end]] = True
-        left_out = [requests.basket]
-        if not self.config.search.owned:
-            left_out.append(requests.owned)
-        for items in left_out:
-            row, column = np.nonzero(items >= 0)
-            eligible[row, items[row, column]] = False
+        owned = self.config.search.owned
+        eligible &= requests.answerable(len(self.codes), owned=owned)
         return eligible if item_mask is None else eligible & item_mask
 
     @cached_property

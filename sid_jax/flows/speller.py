@@ -145,10 +145,7 @@ class Speller:
         """Items that may be answered: of the mask and, if so configured, not owned."""
         if self.config.search.owned:
             return item_mask
-        mask = np.ones((len(requests), len(self.codes)), bool)
-        for items in (requests.owned, requests.basket):
-            row, column = np.nonzero(items >= 0)
-            mask[row, items[row, column]] = False
+        mask = requests.answerable(len(self.codes), owned=False)
         return mask if item_mask is None else mask & item_mask
 
     def _search(

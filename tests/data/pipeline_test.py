@@ -300,3 +300,16 @@ def test_baskets_without_some_items_are_those_that_never_had_them(bought, hidden
         for e in range(len(found))
     ]
     assert told == rows
+
+
+@settings(deadline=None, max_examples=30)
+@given(households, st.booleans())
+def test_what_may_be_answered_is_neither_in_the_basket_nor_known(bought, owned):
+    data = make_data(several(bought))
+    requests = make_requests(data, split_last(data)[1], CONFIG, seed=0)
+    mask = requests.answerable(ITEMS, owned=owned)
+    for row in range(len(requests)):
+        hidden = set(requests.basket[row]) | (
+            set() if owned else set(requests.owned[row])
+        )
+        assert set(np.flatnonzero(~mask[row])) == hidden - {-1}
