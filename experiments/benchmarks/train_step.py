@@ -185,7 +185,7 @@ def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
         loss.backward()
         optimizer.step()
         done[0] += 1
-        return float(loss)
+        return loss.item()
 
     size = sum(each.numel() for each in model.parameters())
     return Side(run, float(rows), size)

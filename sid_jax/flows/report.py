@@ -68,7 +68,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
             *unseen_tables(values),
             Table(
                 title="Codes",
-                rows={"all items": {k: v for k, v in figures.items() if "@" not in k}},
+                rows={"all items": _whole(figures)},
                 best="none",
             ),
         ],
@@ -92,6 +92,15 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         ],
     )
     write_report(out, report)
+
+
+def _whole(figures: dict[str, float]) -> dict[str, float]:
+    """Figures of all levels; counts, kept as floats, as the numbers they are."""
+    return {
+        name: int(value) if value > 1 and value.is_integer() else value
+        for name, value in figures.items()
+        if "@" not in name
+    }
 
 
 def _read_samples(folder: Path) -> list[Sample]:

@@ -58,6 +58,7 @@ def test_with_its_tokenizer_the_page_tells_of_the_codes(moved, tmp_path):
     report_run(moved["retriever"], tmp_path / "page.html", moved["tokenizer"])
     page = (tmp_path / "page.html").read_text()
     assert "Spearman" in page
+    assert ">60<" in page and "60.0000" not in page  # items are counted
     assert stands_alone(page)
 
 
