@@ -51,8 +51,6 @@ BASELINES = ("popular at the store", "household repeats", RULE, NEAREST)
 """The last one needs the tokenizer's run, for the item vectors, and is left out without
 it.
 """
-DRAWN = (MODEL, RULE)
-"""The systems whose slices are shown."""
 VIEWS = {
     "item": "all targets, item by item",
     "sid": "all targets, SID by SID: each list's different SIDs",
@@ -123,7 +121,7 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     with replacing(folder / runs.SAMPLES) as temporary:
         temporary.write_text("".join(json.dumps(each) + "\n" for each in samples))
     with replacing(folder / runs.SLICES) as temporary:
-        save(bars(slice_panels(values, DRAWN)), temporary, "png")
+        save(bars(slice_panels(values, drawn_systems(values))), temporary, "png")
     metrics = MetricsLog(folder / runs.METRICS, None)
     metrics.write(step, values | _search_fields(config))
     metrics.close()
@@ -154,7 +152,7 @@ def format_values(values: dict[str, float], num_requests: int) -> str:
         for name in shown_systems(values):
             row = [values[f"{view}/{name}/{column}"] for column in columns]
             lines.append(f"{name:<24}" + "".join(f"{value:11.4f}" for value in row))
-    tables = [*slice_tables(values, DRAWN), *unseen_tables(values)]
+    tables = [*slice_tables(values, drawn_systems(values)), *unseen_tables(values)]
     lines += ["", *map(format_table, tables)]
     if "oracle/requests" in values:
         lines += [
@@ -188,6 +186,12 @@ def shown_views(values: dict[str, float]) -> dict[str, str]:
 def shown_systems(values: dict[str, float]) -> list[str]:
     """The model, and the baselines that an evaluation had."""
     return [name for name in (MODEL, *BASELINES) if f"item/{name}/mrr" in values]
+
+
+def drawn_systems(values: dict[str, float]) -> tuple[str, str]:
+    """The systems whose slices are shown: the model, and the best of the baselines."""
+    others = [name for name in shown_systems(values) if name != MODEL]
+    return MODEL, max(others, key=lambda name: values[f"item/{name}/recall@10"])
 
 
 def _search_fields(config: RetrieverExperiment) -> dict[str, int]:

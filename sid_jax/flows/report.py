@@ -11,7 +11,13 @@ from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
 from sid_jax.flows.cold import unseen_tables
-from sid_jax.flows.evaluate import DRAWN, MODEL, RULE, shown_systems, shown_views
+from sid_jax.flows.evaluate import (
+    MODEL,
+    RULE,
+    drawn_systems,
+    shown_systems,
+    shown_views,
+)
 from sid_jax.flows.inspect import make_curves, make_similarity
 from sid_jax.flows.slicing import slice_pictures, slice_tables
 from sid_jax.flows.tokenizer import read_figures
@@ -49,6 +55,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         curves = {"Tokenizer": make_curves(lines, "loss")} | curves
         figures = read_figures(tokenizer)
     order = catalog.take(catalog.rows(table.item_ids.to_pylist()))
+    drawn = drawn_systems(values)
     model, rule = (f"item/{name}/recall@10" for name in (MODEL, RULE))
     report = Report(
         title="From a product catalog to retrieved products",
@@ -64,7 +71,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         ],
         tables=[
             *(_ranking(values, *each) for each in shown_views(values).items()),
-            *slice_tables(values, DRAWN),
+            *slice_tables(values, drawn),
             *unseen_tables(values),
             Table(
                 title="Codes",
@@ -72,7 +79,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
                 best="none",
             ),
         ],
-        pictures=slice_pictures(values, DRAWN),
+        pictures=slice_pictures(values, drawn),
         curves={name: each for name, each in curves.items() if each},
         levels=[use.counts for use in level_use(codes, sizes)],
         similarity=make_similarity(figures, len(sizes)),
