@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +26,12 @@ os.environ.setdefault("MPLBACKEND", "agg")
 @pytest.fixture(scope="session")
 def load_benchmark():
     """Name of a script in `experiments/benchmarks` -> its module."""
+    folder = Path(__file__).parents[1] / "experiments" / "benchmarks"
+    sys.path.append(str(folder))  # where Python puts it for a script
 
     @cache
     def load(name):
-        path = Path(__file__).parents[1] / "experiments" / "benchmarks" / f"{name}.py"
+        path = folder / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

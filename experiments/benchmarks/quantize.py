@@ -20,7 +20,6 @@ times. Without a file the rows are Gaussian with a falling spectrum.
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
@@ -30,6 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from turns import take_turns
 
 from sid_jax.models.codebooks import Codebooks, lookup, update
 from sid_jax.models.kmeans import fit_codebooks
@@ -70,23 +70,6 @@ def find_peers() -> dict[str, Any]:
         except ImportError:
             print(f"{name} is absent: its comparisons are left out")
     return found
-
-
-def take_turns(
-    sides: dict[str, Callable[[], Any]], repeats: int
-) -> dict[str, tuple[float, float]]:
-    """Median wall and process seconds of each side, in turns and in both orders."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for run in sides.values():
-        run()  # compilation and warm-up
-    for repeat in range(repeats):
-        for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            sides[name]()
-            ended = time.perf_counter() - wall, time.process_time() - cpu
-            times[name].append(ended)
-    medians = {name: np.median(each, axis=0) for name, each in times.items()}
-    return {name: (float(wall), float(cpu)) for name, (wall, cpu) in medians.items()}
 
 
 def compare_encoding(

@@ -23,7 +23,6 @@ and recall@10 and NDCG@10 at item level: of all targets, of old items, of new on
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +43,7 @@ from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.retriever import choose_requests, load_retriever, train_retriever
 from sid_jax.flows.tokenizer import train_tokenizer
-from sid_jax.report.tables import format_rows
+from sid_jax.report.tables import average, format_rows
 from sid_jax.sids.table import SidTable, read_table, write_table
 from sid_jax.typing import NDArray
 
@@ -152,24 +151,18 @@ def _judge(run: Path, new: NDArray) -> dict[str, float]:
     limit = config.search.max_requests
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     found = np.concatenate([p.items for p, _ in retriever.retrieve(requests)])
-    is_new = new[np.maximum(requests.targets, 0)]
-    figures = {}
-    for part, kept in (("all", is_new | True), ("old", ~is_new), ("new", is_new)):
-        wanted = np.where(kept, requests.targets, -1)
+    targets, figures = requests.targets, {}
+    is_new = new[np.maximum(targets, 0)]
+    parts = {
+        "all": targets,
+        "old": np.where(is_new, -1, targets),
+        "new": np.where(is_new, targets, -1),
+    }
+    for part, wanted in parts.items():
         values = mean(ranking_metrics(found, wanted, (10,)))
         figures[f"{part} R@10"] = values["recall@10"]
         figures[f"{part} N@10"] = values["ndcg@10"]
     return figures
-
-
-def average(
-    found: Sequence[dict[str, dict[str, float]]],
-) -> dict[str, dict[str, float]]:
-    """Means of several seeds' rows."""
-    return {
-        name: {key: float(np.mean([f[name][key] for f in found])) for key in row}
-        for name, row in found[0].items()
-    }
 
 
 def main() -> None:

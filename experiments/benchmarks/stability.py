@@ -16,7 +16,6 @@ the free retraining's.
 import argparse
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from sid_jax.evals.align import align_codes, rename
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.tokenizer import train_tokenizer
 from sid_jax.models.text import load_encoder
-from sid_jax.report.tables import format_rows
+from sid_jax.report.tables import average, format_rows
 from sid_jax.typing import NDArray
 
 FREE = "free"
@@ -108,16 +107,6 @@ def measure(
     for row in rows.values():
         row["FVU new / free"] = row["FVU new"] / rows[FREE]["FVU new"]
     return rows
-
-
-def average(
-    found: Sequence[dict[str, dict[str, float]]],
-) -> dict[str, dict[str, float]]:
-    """Means of several seeds' rows."""
-    return {
-        name: {key: float(np.mean([f[name][key] for f in found])) for key in row}
-        for name, row in found[0].items()
-    }
 
 
 def _write_vectors(

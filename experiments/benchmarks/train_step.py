@@ -17,7 +17,6 @@ medians. Rates are by processor time: wall times say little where others work to
 
 import argparse
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +26,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from turns import take_turns
 
 from sid_jax.config import (
     FlatConfig,
@@ -45,12 +45,13 @@ from sid_jax.models.sasrec import item_rows
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.scorer_task import ScorerTask
+from sid_jax.typing import NDArray
 
 SIZES = (256, 256, 256)
 ITEMS = 12_101
 SMALL = TransformerConfig(width=128, depth=2, num_heads=4, mlp_width=256, dropout=0.2)
 T5 = T5Config(width=128, depth=4, num_heads=6, head_width=64, mlp_width=1024)
-WINDOW = 20  # items that TIGER and T5 are told
+WINDOWS = PromptConfig(history=20, basket=1, decay=0.5)  # what TIGER and T5 are told
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ def make_data(households: int, seed: int = 0) -> Interactions:
     )
 
 
+def make_codes() -> NDArray:
+    """A random SID for each product."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, SIZES, (ITEMS, len(SIZES))).astype(np.int32)
+
+
 def our_side(name: str, data: Interactions, rows: int) -> Side:
     """A step of a retriever of this library, batches drawn before.
 
@@ -89,13 +96,9 @@ def our_side(name: str, data: Interactions, rows: int) -> Side:
       data: what is learned.
       rows: packed rows a step; windows for TIGER.
     """
-    rng = np.random.default_rng(1)
-    codes = rng.integers(0, SIZES, (ITEMS, len(SIZES))).astype(np.int32)
-    vocab = Vocab(codebook_sizes=SIZES)
-    model = MODELS[name]
+    model, vocab, codes = MODELS[name], Vocab(codebook_sizes=SIZES), make_codes()
     if isinstance(model, TigerConfig):
-        prompts = PromptConfig(history=WINDOW, basket=1, decay=0.5)
-        stream = prompt_stream(data, codes, vocab, prompts, rows, seed=0)
+        stream = prompt_stream(data, codes, vocab, WINDOWS, rows, seed=0)
     else:
         prompts = SequenceConfig(history=50, row=64)
         stream = sequence_stream(data, codes, vocab, prompts, rows, seed=0)
@@ -143,10 +146,7 @@ def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     vocab = Vocab(codebook_sizes=SIZES)
-    rng = np.random.default_rng(1)
-    codes = rng.integers(0, SIZES, (ITEMS, len(SIZES))).astype(np.int32)
-    prompts = PromptConfig(history=WINDOW, basket=1, decay=0.5)
-    stream = prompt_stream(data, codes, vocab, prompts, rows, seed=0)
+    stream = prompt_stream(data, make_codes(), vocab, WINDOWS, rows, seed=0)
     model = transformers.T5ForConditionalGeneration(
         transformers.T5Config(
             vocab_size=vocab.size,
@@ -211,21 +211,6 @@ def find_peers() -> dict[str, Any]:
         return {}
 
 
-def measure(sides: dict[str, Side], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median wall and process seconds of a step, sides in turns and both orders."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for side in sides.values():
-        side.run()  # compilation and warm-up
-    for repeat in range(repeats):
-        for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            sides[name].run()
-            spent = time.perf_counter() - wall, time.process_time() - cpu
-            times[name].append(spent)
-    medians = {name: np.median(each, axis=0) for name, each in times.items()}
-    return {name: (float(wall), float(cpu)) for name, (wall, cpu) in medians.items()}
-
-
 def format_rows(
     sides: dict[str, Side], times: dict[str, tuple[float, float]]
 ) -> list[str]:
@@ -258,7 +243,8 @@ def main() -> None:
     }
     if peers:
         sides["T5 (PyTorch)"] = their_side(peers, data, given.windows)
-    print("\n".join(format_rows(sides, measure(sides, given.repeats))))
+    steps = {name: side.run for name, side in sides.items()}
+    print("\n".join(format_rows(sides, take_turns(steps, given.repeats))))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.evals.ranking import contains, first_places
-from sid_jax.typing import Bool, Float, Int, NDArray, typed
+from sid_jax.evals.ranking import pack
+from sid_jax.typing import Float, Int, NDArray, typed
 
 _AT_ONCE = 256  # requests whose scores of all items are held
 
@@ -55,13 +55,17 @@ class StoreSales:
         return np.where(held, items[np.minimum(place, len(self.items))], -1)
 
     @property
+    def retailers(self) -> Int[NDArray, " P"]:
+        """Retailer of each of `items`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
     def _span(self) -> int:
         return int(self.items.max(initial=-1)) + 1
 
     @cached_property
     def _lookup(self) -> tuple[NDArray, NDArray]:
-        retailers = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        keys = retailers * self._span + self.items
+        keys = self.retailers * self._span + self.items
         order = np.argsort(keys)
         return keys[order], self.sales[order]
 
@@ -126,7 +130,7 @@ def popular(
     """
     spare = 0 if exclude is None else exclude.shape[1]
     ranked = store.top(retailers, k + spare)
-    return _pack(ranked, ranked >= 0, exclude, k)
+    return pack(ranked, ranked >= 0, exclude, k)
 
 
 @typed
@@ -147,7 +151,7 @@ def repeats(
       exclude: items already in the basket, padded with -1.
     """
     ranked, kept = _own(store, retailers, owned)
-    return _pack(ranked, kept, exclude, k)
+    return pack(ranked, kept, exclude, k)
 
 
 @typed
@@ -164,10 +168,10 @@ def rule(
     that what a model adds to it shows. Arguments as in `repeats`.
     """
     own, kept = _own(store, retailers, owned)
-    own = _pack(own, kept, exclude, min(k, own.shape[1]))
+    own = pack(own, kept, exclude, min(k, own.shape[1]))
     spare = own.shape[1] + (0 if exclude is None else exclude.shape[1])
     ranked = np.concatenate([own, store.top(retailers, k + spare)], axis=1)
-    return _pack(ranked, ranked >= 0, exclude, k)
+    return pack(ranked, ranked >= 0, exclude, k)
 
 
 @typed
@@ -201,20 +205,20 @@ def nearest(
     ago = real.sum(axis=1, keepdims=True) - np.cumsum(real, axis=1)
     weights = np.where(real, decay**ago, 0).astype(np.float32)
     wanted = (units[np.maximum(history, 0)] * weights[..., None]).sum(axis=1)
+    if exclude is None:
+        exclude = np.zeros((len(retailers), 0), np.int32)
+    store._check(retailers)
     found = np.full((len(retailers), k), -1, np.int32)
     for retailer in np.unique(retailers):
-        store.top(np.asarray([retailer]), 0)  # names a retailer that is not there
         first, end = store.offsets[retailer : retailer + 2]
         carried = store.items[first:end]
         asking = np.flatnonzero(retailers == retailer)
         for rows in np.array_split(asking, -(-len(asking) // _AT_ONCE)):
-            scores = wanted[rows] @ units[carried].T
-            none = np.full((len(rows), 1), -1)
-            hidden = none if exclude is None else exclude[rows]
+            scores, hidden = wanted[rows] @ units[carried].T, exclude[rows]
             # The best k that are not hidden are among the best k + hidden ones.
             number = min(k + hidden.shape[1], len(carried))
             ranked = carried[_largest(scores, number)]
-            found[rows] = _pack(ranked, ranked >= 0, hidden, k)
+            found[rows] = pack(ranked, ranked >= 0, hidden, k)
     return found
 
 
@@ -243,17 +247,3 @@ def _own(
     order = np.lexsort((items, -sales, -counts), axis=1)
     kept = (sales >= 0) & (counts > 0)
     return np.take_along_axis(items, order, 1), np.take_along_axis(kept, order, 1)
-
-
-def _pack(
-    ranked: NDArray, kept: Bool[NDArray, "B C"], exclude: NDArray | None, k: int
-) -> NDArray:
-    """The first k kept items of each row, without repeats; -1 behind the last."""
-    if exclude is not None:
-        kept = kept & ~contains(exclude, ranked)
-    kept = kept & first_places(np.where(kept, ranked, -1))
-    place = np.cumsum(kept, axis=1) - 1
-    row, column = np.nonzero(kept & (place < k))
-    packed = np.full((len(ranked), k), -1, np.int32)
-    packed[row, place[row, column]] = ranked[row, column]
-    return packed

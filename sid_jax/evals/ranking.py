@@ -126,6 +126,31 @@ def first_places(ids: Int[NDArray, "B k"]) -> Bool[NDArray, "B k"]:
     return first.reshape(ids.shape) & (ids >= 0)
 
 
+@typed
+def pack(
+    ranked: Int[NDArray, "B C"],
+    kept: Bool[NDArray, "B C"],
+    exclude: Int[NDArray, "B Z"] | None,
+    k: int,
+) -> Int[NDArray, "B k"]:
+    """The first k kept ids of each row, without repeats; -1 behind the last.
+
+    Args:
+      ranked: ids, best first.
+      kept: which of them may be listed.
+      exclude: ids that a row may not list; none if None.
+      k: length of the lists.
+    """
+    if exclude is not None:
+        kept = kept & ~contains(exclude, ranked)
+    kept = kept & first_places(np.where(kept, ranked, -1))
+    place = np.cumsum(kept, axis=1) - 1
+    row, column = np.nonzero(kept & (place < k))
+    packed = np.full((len(ranked), k), -1, np.int32)
+    packed[row, place[row, column]] = ranked[row, column]
+    return packed
+
+
 def _keys(ids: NDArray, others: NDArray) -> NDArray:
     """One integer for each (row, id), equal exactly where both are."""
     span = 2 + max(ids.max(initial=-1), others.max(initial=-1))

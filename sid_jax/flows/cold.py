@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sid_jax.data.pipeline import Requests
-from sid_jax.evals.ranking import mean, ranking_metrics
+from sid_jax.evals.ranking import mean, pack, ranking_metrics
 from sid_jax.flows.corpus import Corpus
 from sid_jax.report.tables import Table
 from sid_jax.typing import Bool, Int, NDArray, typed
@@ -82,14 +82,8 @@ def mix(
     """
     few = math.floor(share * k + 1e-9)
     known = (lists >= 0) & ~held[np.maximum(lists, 0)]
-    order = np.argsort(~known, axis=1, kind="stable")
-    kept = np.take_along_axis(np.where(known, lists, -1), order, axis=1)
-
-    def first(items: NDArray, number: int) -> NDArray:
-        padded = np.pad(items, ((0, 0), (0, number)), constant_values=-1)
-        return padded[:, :number]
-
-    return np.concatenate([first(kept, k - few), first(alone, few)], axis=1)
+    parts = (pack(lists, known, None, k - few), pack(alone, alone >= 0, None, few))
+    return np.concatenate(parts, axis=1)
 
 
 def unseen_tables(values: Mapping[str, float]) -> list[Table]:

@@ -105,17 +105,22 @@ class Corpus:
     @cached_property
     def store(self) -> StoreSales:
         """What each retailer sold in the training baskets."""
-        return _count(self.train)
+        retailers = np.repeat(self.train.retailer, np.diff(self.train.offsets))
+        return count_sales(retailers, self.train.items, len(self.data.retailers))
 
     @cached_property
     def unseen(self) -> StoreSales:
         """The items held out that each retailer carries, all alike."""
-        lines = _count(self.sold)
-        retailers = np.repeat(np.arange(len(lines.offsets) - 1), np.diff(lines.offsets))
-        held = np.zeros(len(lines.items), bool)
-        if self.held is not None:
-            held = self.held[lines.items]
-        return count_sales(retailers[held], lines.items[held], len(lines.offsets) - 1)
+        held = np.zeros(len(self.catalog), bool) if self.held is None else self.held
+        retailers = np.repeat(self.sold.retailer, np.diff(self.sold.offsets))
+        lines = np.stack([retailers, self.sold.items])[:, held[self.sold.items]]
+        retailers, items = np.unique(lines, axis=1)
+        return count_sales(retailers, items, len(self.data.retailers))
+
+    @cached_property
+    def bought(self) -> Int[NDArray, " N"]:
+        """How often each item was bought in the training baskets."""
+        return np.bincount(self.train.items, minlength=len(self.catalog))
 
     @property
     def vocab(self) -> Vocab:
@@ -129,20 +134,14 @@ class Corpus:
 
         Items held out are carried where they were sold, and have no sales.
         """
-        stores, number = (self.store, self.unseen), len(self.data.retailers)
-        counts = [np.diff(store.offsets) for store in stores]
+        stores = self.store, self.unseen
         return build_index(
             self.table.leaves()[self.rows],
-            np.concatenate([np.repeat(np.arange(number), each) for each in counts]),
+            np.concatenate([store.retailers for store in stores]),
             np.concatenate([store.items for store in stores]),
             np.concatenate([self.store.sales, 0 * self.unseen.sales]),
-            number,
+            len(self.data.retailers),
         )
-
-
-def _count(data: Interactions) -> StoreSales:
-    retailers = np.repeat(data.retailer, np.diff(data.offsets))
-    return count_sales(retailers, data.items, len(data.retailers))
 
 
 def keep_corpus(folder: Path, corpus: Corpus) -> None:

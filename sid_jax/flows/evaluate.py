@@ -10,14 +10,13 @@ import numpy as np
 
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests, last_items
-from sid_jax.data.vectors import ItemVectors
 from sid_jax.errors import InputError
 from sid_jax.evals.baselines import nearest, popular, repeats, rule
 from sid_jax.evals.ranking import (
     bootstrap_interval,
     contains,
-    first_places,
     mean,
+    pack,
     ranking_metrics,
     ranking_values,
 )
@@ -94,8 +93,7 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
     answers, yields = _answer(retriever, requests, _DEPTH * top, log)
-    recipe = _find_recipe(retriever, log)
-    vectors = None if recipe is None else recipe.encode(corpus.catalog)
+    vectors, plain = _find_vectors(retriever, corpus, log)
     lists = {MODEL: answers}
     lists |= _baselines(config, corpus, requests, vectors, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
@@ -106,7 +104,7 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     values |= slice_answers(corpus, requests, lists)
     values |= describe_answers(corpus, lists)
     if corpus.held is not None:
-        alone = _answer_unseen(retriever, corpus, requests, recipe, log)
+        alone = _answer_unseen(retriever, corpus, requests, plain, log)
         values |= judge_unseen(corpus, requests, lists, alone)
     recalls = ranking_values(answers[:, :top], requests.targets, ks=(10,))["recall@10"]
     values["item/low"], values["item/high"] = bootstrap_interval(recalls)
@@ -246,18 +244,22 @@ def _one_by_one(answers: Iterator[tuple[Products, Beams]]) -> Iterator[tuple]:
         yield from zip(products.items, beams.leaves, strict=True)
 
 
-def _find_recipe(retriever: Retriever, log: Log) -> ItemVectors | None:
-    """How the tokenizer of the retriever's SIDs makes item vectors, if it is there."""
+def _find_vectors(
+    retriever: Retriever, corpus: Corpus, log: Log
+) -> tuple[NDArray, NDArray] | tuple[None, None]:
+    """Vectors of the items by the tokenizer of the retriever's SIDs, if it is there,
+    and their plain columns, which know nothing of purchases.
+    """
     folder = Path(retriever.config.tokenizer)
     try:
         tokenizer = Tokenizer.load(folder)
+        if tokenizer.digest() != retriever.table.manifest.tokenizer:
+            raise InputError(f"the one in {folder} is another")
+        vectors = tokenizer.recipe.encode(corpus.catalog)
     except InputError as error:
         log(f"note: {NEAREST!r} is left out, since it needs the tokenizer: {error}")
-        return None
-    if tokenizer.digest() != retriever.table.manifest.tokenizer:
-        log(f"note: {NEAREST!r} is left out: the tokenizer in {folder} is another")
-        return None
-    return tokenizer.recipe
+        return None, None
+    return vectors, vectors[:, : tokenizer.recipe.plain]
 
 
 def _baselines(
@@ -291,21 +293,19 @@ def _answer_unseen(
     retriever: Retriever,
     corpus: Corpus,
     requests: Requests,
-    recipe: ItemVectors | None,
+    plain: NDArray | None,
     log: Log,
 ) -> dict[str, NDArray]:
-    """Lists of held-out products alone: the model's, and by plain vectors, which know
-    nothing of purchases.
-    """
+    """Lists of held-out products alone: the model's, and by plain vectors."""
     assert corpus.held is not None
     log(f"retrieving among the {corpus.held.sum():,} products held out")
     answers = retriever.retrieve(requests, item_mask=corpus.held)
     found = {MODEL: np.concatenate([products.items for products, _ in answers])}
-    if recipe is not None:
+    if plain is not None:
         found[NEAREST] = nearest(
             corpus.unseen,
             requests.retailers,
-            recipe.encode_plain(corpus.catalog),
+            plain,
             last_items(requests, _LAST),
             retriever.config.search.top,
             _exclude(retriever.config, requests),
@@ -318,10 +318,11 @@ def _judge(
 ) -> dict[str, dict[str, float]]:
     """Figures by view; one rule for all systems turns a list into its SIDs."""
     targets, items = requests.targets, deep[:, :top]
+    sids = leaf_of[deep]
     owned = contains(requests.owned, targets)
     views = {
         "item": (items, targets),
-        "sid": (_distinct(leaf_of[deep])[:, :top], leaf_of[targets]),
+        "sid": (pack(sids, sids >= 0, None, top), leaf_of[targets]),
         "repeat": (items, np.where(owned, targets, -1)),
         "new": (items, np.where(owned, -1, targets)),
     }
@@ -329,13 +330,6 @@ def _judge(
         view: mean(ranking_metrics(found.astype(np.int32), wanted.astype(np.int32)))
         for view, (found, wanted) in views.items()
     }
-
-
-def _distinct(ids: NDArray) -> NDArray:
-    """Each row's different ids in their order, then -1."""
-    first = first_places(ids)
-    order = np.argsort(~first, axis=1, kind="stable")
-    return np.take_along_axis(np.where(first, ids, -1), order, axis=1)
 
 
 def _carried(corpus: Corpus, requests: Requests) -> float:

@@ -61,8 +61,8 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
     words = _codewords(config) if done is None and before is None else ()
-    bought = np.bincount(corpus.train.items, minlength=len(corpus.catalog))
-    task = _task(config, corpus.vocab, corpus.codes, corpus.table, bought, words)
+    told = corpus.vocab, corpus.codes, corpus.table, corpus.bought
+    task = _task(config, *told, words)
     task = dataclasses.replace(task, before=before)
     log(
         f"retriever on {len(corpus.train):,} baskets of {len(corpus.data.users):,} "

@@ -65,7 +65,7 @@ def describe_answers(corpus: Corpus, lists: Mapping[str, NDArray]) -> dict[str, 
         "categories": _numbers(catalog.categories),
         "brands": _numbers(catalog.brands),
         "firsts": corpus.codes[:, 0],
-        "tail": tail_items(_bought(corpus)),
+        "tail": tail_items(corpus.bought),
     }
     for system, items in lists.items():
         for name, value in describe_lists(items[:, :K], **told).items():
@@ -140,7 +140,7 @@ def _bins(corpus: Corpus, requests: Requests) -> dict[str, tuple[NDArray, list[s
     known = np.maximum(targets, 0)
     lengths = np.sum(requests.owned >= 0, axis=1)
     by_length, lengths = count_bins(lengths, _HISTORY)
-    by_purchases, purchases = count_bins(_bought(corpus)[known], _POPULARITY)
+    by_purchases, purchases = count_bins(corpus.bought[known], _POPULARITY)
     tops = np.asarray(
         top_categories(Taxonomy.from_paths(corpus.catalog.categories)), object
     )
@@ -159,10 +159,6 @@ def _bins(corpus: Corpus, requests: Requests) -> dict[str, tuple[NDArray, list[s
             [*(name.replace("/", " ") for name in kept), "other"],
         ),
     }
-
-
-def _bought(corpus: Corpus) -> NDArray:
-    return np.bincount(corpus.train.items, minlength=len(corpus.catalog))
 
 
 def _names(values: Mapping[str, float], kind: str) -> list[str]:

@@ -151,17 +151,16 @@ class SASRec(nn.Module):
         self, outputs: Float[Array, "*b D"], rows: Int[Array, "N n"]
     ) -> Float[Array, "*b N"]:
         """Score of every item, in float32."""
-        scores = outputs @ self.vectors(rows).T
-        if self.config.biased:
-            scores += jnp.asarray(self.bias)[rows].sum(axis=-1)
-        return scores.astype(jnp.float32)
+        return self._biased(outputs @ self.vectors(rows).T, rows)
 
     @typed
     def score_own(
         self, outputs: Float[Array, "*b D"], rows: Int[Array, "*b n"]
     ) -> Float[Array, "*b"]:
         """Score of one item at each output, in float32."""
-        scores = (outputs * self.vectors(rows)).sum(axis=-1)
+        return self._biased((outputs * self.vectors(rows)).sum(axis=-1), rows)
+
+    def _biased(self, scores: Array, rows: Array) -> Array:
         if self.config.biased:
             scores += jnp.asarray(self.bias)[rows].sum(axis=-1)
         return scores.astype(jnp.float32)

@@ -1,7 +1,7 @@
 """Tables of figures, as HTML and as Markdown: models in rows, metrics in columns."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from numbers import Real
@@ -78,6 +78,16 @@ def format_rows(rows: Mapping[str, Mapping[str, float]]) -> str:
         cells = " | ".join(f"{value:.3f}" for value in row.values())
         lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
+
+
+def average(
+    found: Sequence[Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
+    """Means of several seeds' rows, as `format_rows` takes them."""
+    return {
+        name: {key: math.fsum(f[name][key] for f in found) / len(found) for key in row}
+        for name, row in found[0].items()
+    }
 
 
 def _group_row(groups: list[str]) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from sid_jax.data.catalog import read_catalog
 from sid_jax.data.items import split_holdout
+from sid_jax.data.vectors import ItemVectors
+from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.evaluate import (
@@ -305,6 +307,18 @@ def test_without_the_tokenizer_its_baseline_is_left_out(world, tmp_path):
     assert not any(BASELINES[3] in key for key in values)
     assert any("is left out, since it needs the tokenizer" in line for line in lines)
     assert shown_systems(values) == [MODEL, *BASELINES[:3]]
+
+
+def test_without_the_file_of_the_vectors_too(world, tmp_path, monkeypatch):
+    def gone(recipe, catalog):
+        raise InputError("vectors.parquet: not there")
+
+    monkeypatch.setattr(ItemVectors, "encode", gone)
+    lines = []
+    folder = world.copy("retriever", tmp_path / "run")
+    values = evaluate_retriever(folder, lines.append)
+    assert shown_systems(values) == [MODEL, *BASELINES[:3]]
+    assert any("vectors.parquet: not there" in line for line in lines)
 
 
 def test_items_held_out_are_judged_apart(world, tmp_path):
