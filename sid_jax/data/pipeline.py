@@ -15,7 +15,7 @@ from sid_jax.data.catalog import Interactions
 from sid_jax.data.sequences import SequenceConfig
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import Prompts, Vocab
-from sid_jax.typing import Bool, Int, NDArray, typed
+from sid_jax.typing import Bool, Float, Int, NDArray, typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,15 @@ class PromptConfig:
         item weighs the sum over its purchases of decay^(baskets ago): 1 orders by how
         often, a small number by how lately (compare TIFU-KNN, Hu et al. 2020).
       min_history: baskets a household has made before one that is trained on.
+      user: add a vector of the household to the retailer's: the mean of the vectors of
+        all that it has bought, however long ago (compare GLIDE's soft prompt).
     """
 
     history: int = 32
     basket: int = 8
     decay: float = 0.97
     min_history: int = 1
+    user: bool = False
 
     def __post_init__(self):
         for name in ("history", "basket", "min_history"):
@@ -104,13 +107,15 @@ def prompt_stream(
     batch_size: int,
     *,
     seed: int,
+    vectors: Float[NDArray, "N E"] | None = None,
     process: int = 0,
     num_processes: int = 1,
 ) -> Callable[[int], Prompts]:
     """Training prompts: a basket in random order, after the history it followed.
 
     A basket longer than `config.basket` shows as many of its items, drawn anew in each
-    epoch. `codes` are those of the catalog's rows.
+    epoch. `codes` are those of the catalog's rows, and `vectors` what `config.user` is
+    the mean of.
 
     Returns:
       `stream(step)` -> `Prompts` of `batch_size / num_processes` rows.
@@ -125,11 +130,12 @@ def prompt_stream(
     def make(row: int, rng: np.random.Generator):
         e = int(eligible[row])
         basket = rng.permutation(data.basket(e))[: config.basket]
-        history, _ = rank_history(*_purchases(data, e), config.decay)
+        history, counts = rank_history(*_purchases(data, e), config.decay)
         return (
             data.retailer[e],
             _pad_left(history, config.history),
             _pad(basket, config.basket),
+            *(_mean(history[None], counts[None], vectors) if config.user else ()),
         )
 
     examples = grain.MapDataset.range(len(eligible)).seed(seed).shuffle().repeat()
@@ -138,9 +144,9 @@ def prompt_stream(
 
     def stream(step: int) -> Prompts:
         read = _read(batches, step * num_processes + process)
-        retailers, history, basket = read
+        retailers, history, basket, *user = read
         return vocab.prompts(
-            retailers, _codes_of(codes, history), _codes_of(codes, basket)
+            retailers, _codes_of(codes, history), _codes_of(codes, basket), *user
         )
 
     return stream
@@ -151,6 +157,7 @@ def prompts_of(
     codes: Int[NDArray, "N L"],
     vocab: Vocab,
     config: PromptConfig | SequenceConfig,
+    vectors: Float[NDArray, "N E"] | None = None,
 ) -> Prompts:
     """Prompts that ask for the product after the basket so far.
 
@@ -167,10 +174,12 @@ def prompts_of(
     columns = np.maximum(start, 0)[:, None] + np.arange(config.basket)
     padded = np.pad(requests.basket, ((0, 0), (0, config.basket)), constant_values=-1)
     basket = np.take_along_axis(padded, columns, axis=1)
+    bought = requests.owned, requests.owned_counts
     return vocab.prompts(
         requests.retailers,
         _codes_of(codes, requests.history[:, -config.history :]),
         _codes_of(codes, basket),
+        _mean(*bought, vectors) if config.user else None,
     )
 
 
@@ -308,6 +317,18 @@ def _purchases(
 def _rank_of_basket(data: Interactions) -> Int[NDArray, " E"]:
     """How many baskets the household made before each."""
     return np.arange(len(data)) - data.user_offsets[data.user]
+
+
+def _mean(
+    items: NDArray, counts: NDArray, vectors: NDArray | None
+) -> Float[NDArray, "B E"]:
+    """Mean vector of the purchases of each row; 0 of none."""
+    if vectors is None:
+        raise InputError("prompts.user is the mean of item vectors: give `vectors`")
+    weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Absent items weigh 0.
+    found = np.einsum("bx,bxe->be", weights, vectors[items])
+    return found.astype(np.float32)
 
 
 @typed

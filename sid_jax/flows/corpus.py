@@ -16,10 +16,11 @@ from sid_jax.errors import InputError
 from sid_jax.evals.baselines import StoreSales, count_sales
 from sid_jax.files import replacing
 from sid_jax.flows import runs
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.sids.index import ItemIndex, build_index, load_index, save_index
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Vocab
-from sid_jax.typing import Bool, Int, NDArray
+from sid_jax.typing import Bool, Float, Int, NDArray
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,41 @@ def keep_corpus(folder: Path, corpus: Corpus) -> None:
             f"{folder / runs.INDEX}: the data set has other training baskets by now "
             "than when this run began; train in a new --workdir"
         )
+
+
+def keep_vectors(
+    folder: Path, corpus: Corpus, tokenizer: Path
+) -> Float[NDArray, "N E"]:
+    """Vectors of the items as their tokenizer reads them, float16, kept in the run.
+
+    Raises:
+      InputError: no tokenizer's run, a damaged one, or a damaged file.
+    """
+    path = folder / runs.ITEM_VECTORS
+    if not path.exists():
+        vectors = Tokenizer.load(tokenizer).recipe.encode(corpus.catalog)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, vectors.astype(np.float16))
+    return read_vectors(folder, len(corpus.catalog))
+
+
+def read_vectors(folder: Path, num_items: int) -> Float[NDArray, "N E"]:
+    """A run's item vectors.
+
+    Raises:
+      InputError: they are not there, damaged, or of another number of items.
+    """
+    path = folder / runs.ITEM_VECTORS
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not readable ({error}). {runs.ANEW}") from None
+    if vectors.ndim != 2 or len(vectors) != num_items or vectors.dtype != np.float16:
+        raise InputError(
+            f"{path} holds {vectors.dtype}{list(vectors.shape)}, not float16 vectors "
+            f"of {num_items} items. {runs.ANEW}"
+        )
+    return vectors
 
 
 def read_retailers(folder: Path) -> list[str]:

@@ -8,7 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sid_jax.config import RetrieverExperiment, SASRecConfig, write_config
+from sid_jax.config import (
+    PromptConfig,
+    RetrieverExperiment,
+    SASRecConfig,
+    write_config,
+)
 from sid_jax.data.catalog import Interactions
 from sid_jax.data.pipeline import Requests, make_requests, prompt_stream
 from sid_jax.data.sequences import SequenceConfig, sequence_stream
@@ -16,7 +21,13 @@ from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.files import replacing
 from sid_jax.flows import runs
-from sid_jax.flows.corpus import Corpus, keep_corpus, read_index
+from sid_jax.flows.corpus import (
+    Corpus,
+    keep_corpus,
+    keep_vectors,
+    read_index,
+    read_vectors,
+)
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.flows.scorer import Scorer, scorer_task
@@ -29,7 +40,7 @@ from sid_jax.train.loop import fit, load_params
 from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import MeshConfig, make_mesh
-from sid_jax.typing import Int, NDArray, PyTree
+from sid_jax.typing import Float, Int, NDArray, PyTree
 
 VALIDATION = "validation"
 """Before the names of validation figures in `metrics.jsonl`."""
@@ -51,11 +62,14 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     index = corpus.index()
     before = _load_start(config, corpus) if done is None else None
     if done is None:
-        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS):
+        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS, runs.ITEM_VECTORS):
             (folder / name).unlink(missing_ok=True)  # of a run that never began
         with replacing(folder / runs.SIDS) as temporary:
             shutil.copyfile(source, temporary)
     keep_corpus(folder, corpus)
+    vectors = None
+    if _tells_users(config):
+        vectors = keep_vectors(folder, corpus, Path(config.tokenizer))
     write_config(folder / runs.CONFIG, config)
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
@@ -74,12 +88,12 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     if isinstance(config.prompts, SequenceConfig):
         stream = sequence_stream(*told, config.prompts, size, seed=seed)
     else:
-        stream = prompt_stream(*told, config.prompts, size, seed=seed)
+        stream = prompt_stream(*told, config.prompts, size, seed=seed, vectors=vectors)
     evaluators = {}
     if len(corpus.validation):
         limit = config.search.validation_requests
         requests = choose_requests(config, corpus.data, corpus.validation, limit)
-        base = _assemble(config, None, corpus.codes, corpus.table, index)
+        base = _assemble(config, None, corpus.codes, corpus.table, index, vectors)
 
         def evaluate(params, state) -> Iterator[tuple[str, float]]:
             found = base.retrieve(requests, params=params)
@@ -124,11 +138,14 @@ def load_retriever(folder: Path) -> Retriever:
         )
     codes = table.codes()[rows]
     task = _task(config, vocab, codes, table)
-    batch = _example(config, vocab)
+    vectors = None
+    if _tells_users(config):
+        vectors = read_vectors(folder, len(catalog))
+    batch = _example(config, vocab, vectors)
     mesh = _choose_mesh(config)
     params, _ = load_params(task, batch, folder, mesh=mesh)
     config = dataclasses.replace(config, mesh=mesh)
-    return _assemble(config, params, codes, table, index)
+    return _assemble(config, params, codes, table, index, vectors)
 
 
 def choose_requests(
@@ -148,12 +165,14 @@ def _assemble(
     codes: Int[NDArray, "N L"],
     table: SidTable,
     index: ItemIndex,
+    vectors: Float[NDArray, "N E"] | None,
 ) -> Retriever:
     vocab = Vocab(
         codebook_sizes=table.manifest.codebook_sizes, num_retailers=index.num_retailers
     )
-    kind = Scorer if isinstance(config.model, SASRecConfig) else Speller
-    return kind(config, vocab, params, codes, table, index)
+    if isinstance(config.model, SASRecConfig):
+        return Scorer(config, vocab, params, codes, table, index)
+    return Speller(config, vocab, params, codes, table, index, vectors)
 
 
 def _task(
@@ -207,7 +226,13 @@ def _load_start(config: RetrieverExperiment, corpus: Corpus) -> PyTree:
     return jax.device_get(before.params)
 
 
-def _example(config: RetrieverExperiment, vocab: Vocab) -> Prompts | Sequences:
+def _tells_users(config: RetrieverExperiment) -> bool:
+    return isinstance(config.prompts, PromptConfig) and config.prompts.user
+
+
+def _example(
+    config: RetrieverExperiment, vocab: Vocab, vectors: Float[NDArray, "N E"] | None
+) -> Prompts | Sequences:
     """Shapes of the smallest batch."""
     shape, levels = jax.ShapeDtypeStruct, vocab.num_levels
     if isinstance(config.prompts, SequenceConfig):
@@ -217,6 +242,7 @@ def _example(config: RetrieverExperiment, vocab: Vocab) -> Prompts | Sequences:
         retailers=shape((1,), np.int32),
         history=shape((1, config.prompts.history, levels), np.int32),
         basket=shape((1, config.prompts.basket, levels), np.int32),
+        user=None if vectors is None else shape((1, vectors.shape[1]), np.float32),
     )
 
 

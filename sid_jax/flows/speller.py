@@ -34,6 +34,7 @@ class Speller:
       codes: SID of each item row.
       table: the SID table.
       index: what each retailer carries.
+      vectors: of each item row, where prompts tell of the household by them.
     """
 
     config: RetrieverExperiment
@@ -42,6 +43,7 @@ class Speller:
     codes: Int[NDArray, "N L"]
     table: SidTable
     index: ItemIndex
+    vectors: Float[NDArray, "N E"] | None = None
 
     def retrieve(
         self,
@@ -112,7 +114,7 @@ class Speller:
         for part, count in requests.batches(size, mesh.shape["data"]):
             rows = np.minimum(np.arange(start, start + len(part)), len(requests) - 1)
             start += count
-            prompts = prompts_of(part, self.codes, self.vocab, self.config.prompts)
+            prompts = self._prompts(part)
             codes = self.codes[np.maximum(items[rows], 0)]
             with use_mesh(mesh, self.config.mesh.rules):
                 prompts, codes = place((prompts, codes), mesh)
@@ -154,7 +156,7 @@ class Speller:
         item_mask: Bool[NDArray, "*b N"] | None,
         params: PyTree | None,
     ) -> Beams:
-        prompts = prompts_of(requests, self.codes, self.vocab, self.config.prompts)
+        prompts = self._prompts(requests)
         allowed = self.index.allowed(requests.retailers, item_mask)
         # The table's last SIDs may be of items that this catalog lacks.
         others = len(self.table.sids) - allowed.shape[1]
@@ -164,6 +166,10 @@ class Speller:
         with use_mesh(mesh, self.config.mesh.rules):
             prompts, allowed = place((prompts, allowed), mesh)
             return self._jitted(params, self._trie, prompts, allowed)
+
+    def _prompts(self, requests: Requests) -> Prompts:
+        config = self.config.prompts
+        return prompts_of(requests, self.codes, self.vocab, config, self.vectors)
 
     @cached_property
     def _trie(self) -> Trie:

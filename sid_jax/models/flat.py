@@ -20,7 +20,7 @@ from sid_jax.models.decoder import (
     start_beam,
 )
 from sid_jax.models.repeat import RepeatHead
-from sid_jax.models.stream import Stream, TokenEmbedding, lay_out
+from sid_jax.models.stream import SoftPrompt, Stream, TokenEmbedding, lay_out
 from sid_jax.models.transformer import Block, Memory, RMSNorm, TransformerConfig
 from sid_jax.sids.vocab import PAD, Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Bool, Float, Int, typed
@@ -58,6 +58,7 @@ class FlatDecoder(nn.Module):
         tied = self.config.tied
         self.tokens = TokenEmbedding(self.vocab, sizes.width, scores=tied)
         self.scores = self.tokens if tied else TokenEmbedding(self.vocab, sizes.width)
+        self.user = SoftPrompt(sizes.width)
         self.blocks = [Block(sizes) for _ in range(sizes.depth)]
         self.norm = RMSNorm()
         self.dropout = nn.Dropout(sizes.dropout)
@@ -133,6 +134,7 @@ class FlatDecoder(nn.Module):
         segments = jnp.where(tokens == PAD, 0, stream.segments.repeat(num_levels, 1))
         flat = replace(stream, tokens=tokens[..., None], segments=segments)
         x = self.tokens(tokens)
+        x = self.user(x, stream.user, num_levels - 1)
         x = with_logical_constraint(x, ("batch", None, "embed"))
         x = self.dropout(x, deterministic=not train)
         memories = []

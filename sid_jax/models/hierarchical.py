@@ -27,7 +27,7 @@ from sid_jax.models.decoder import (
     start_beam,
 )
 from sid_jax.models.repeat import RepeatHead
-from sid_jax.models.stream import Stream, TokenEmbedding, lay_out
+from sid_jax.models.stream import SoftPrompt, Stream, TokenEmbedding, lay_out
 from sid_jax.models.transformer import Block, RMSNorm, TransformerConfig, dense
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Float, Int, typed
@@ -74,6 +74,7 @@ class HierarchicalDecoder(nn.Module):
         tied = self.config.tied
         self.tokens = TokenEmbedding(self.vocab, trunk.width, scores=tied)
         self.scores = self.tokens if tied else TokenEmbedding(self.vocab, trunk.width)
+        self.user = SoftPrompt(trunk.width)
         self.trunk = [Block(trunk) for _ in range(trunk.depth)]
         self.trunk_norm = RMSNorm()
         self.hand = dense(spell.width, ("embed", None))
@@ -149,6 +150,7 @@ class HierarchicalDecoder(nn.Module):
     def _read(self, stream: Stream, train: bool) -> Float[Array, "B T D"]:
         """Output of the trunk at every position."""
         x = self.tokens.sum(stream.tokens)
+        x = self.user(x, stream.user, 0)
         x = with_logical_constraint(x, ("batch", None, "embed"))
         x = self.trunk_dropout(x, deterministic=not train)
         visible, positions = stream.visible, stream.positions

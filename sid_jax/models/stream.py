@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from sid_jax.models.transformer import partition
+from sid_jax.models.transformer import dense, partition
 from sid_jax.sids.vocab import BASKET, PAD, Prompts, Sequences, Vocab
-from sid_jax.typing import Array, Bool, Float, Int, typed
+from sid_jax.typing import Array, Bool, Float, Int, NDArray, typed
 
 
 @struct.dataclass
@@ -24,12 +24,14 @@ class Stream:
       segments: which household a position is of; 0 where nothing is.
       first: the first position that may ask.
       num_history: positions after the opening one that hold the history, for a repeat.
+      user: a vector of each row's household; or None.
     """
 
     tokens: Int[Array, "B T L"]
     segments: Int[Array, "B T"]
     first: int = struct.field(pytree_node=False)
     num_history: int = struct.field(pytree_node=False)
+    user: Float[Array, "B E"] | None = None
 
     @property
     def targets(self) -> Int[Array, "B n L"]:
@@ -76,7 +78,7 @@ def lay_out(batch: Prompts | Sequences) -> Stream:
     tokens = jnp.concatenate(parts, axis=1)
     segments = (tokens[..., -1] != PAD).astype(jnp.int32)
     num_history = history.shape[1]
-    return Stream(tokens, segments, first=1 + num_history, num_history=num_history)
+    return Stream(tokens, segments, 1 + num_history, num_history, batch.user)
 
 
 class TokenEmbedding(nn.Module):
@@ -122,6 +124,30 @@ class TokenEmbedding(nn.Module):
         rows = slice(first, first + self.vocab.codebook_sizes[level])
         scores = outputs @ self.embedding[rows].T + self.bias[rows]
         return scores.astype(jnp.float32)
+
+
+class SoftPrompt(nn.Module):
+    """A household's vector as part of the prompt (GLIDE, Spotify 2026).
+
+    Attributes:
+      width: D.
+    """
+
+    width: int
+
+    @nn.compact
+    @typed
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        user: Float[Array | NDArray, "B E"] | None,
+        place: int,
+    ) -> Float[Array, "B T D"]:
+        """Embeddings with the vector, projected, added at the retailer's `place`."""
+        if user is None:
+            return x
+        told = dense(self.width, (None, "embed"))(jnp.asarray(user))
+        return x.at[:, place].add(told.astype(x.dtype))
 
 
 def _special(tokens: Array, num_levels: int) -> Array:

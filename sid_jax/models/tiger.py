@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 
 from sid_jax.models.decoder import Context, Outputs, State, spell_next, start_beam
-from sid_jax.models.stream import TokenEmbedding
+from sid_jax.models.stream import SoftPrompt, TokenEmbedding
 from sid_jax.models.t5 import DecoderBlock, EncoderBlock, RelativeBias, T5Config
 from sid_jax.models.transformer import RMSNorm
 from sid_jax.sids.vocab import BASKET, PAD, Prompts, Vocab
@@ -47,6 +47,7 @@ class TigerDecoder(nn.Module):
         config, tied = self.config.transformer, self.config.tied
         self.tokens = TokenEmbedding(self.vocab, config.width, scores=tied)
         self.scores = self.tokens if tied else TokenEmbedding(self.vocab, config.width)
+        self.user = SoftPrompt(config.width)
         self.encoder = [EncoderBlock(config) for _ in range(config.depth)]
         self.encoder_bias = RelativeBias(config.num_heads, two_sided=True)
         self.decoder_bias = RelativeBias(config.num_heads, two_sided=False)
@@ -61,7 +62,7 @@ class TigerDecoder(nn.Module):
     def __call__(self, batch: Prompts, *, train: bool = False) -> Outputs:
         """What each item of the baskets is told by: the history alone."""
         targets = jnp.asarray(batch.basket)
-        memory, mask = self._encode(batch.retailers, batch.history, train)
+        memory, mask = self._encode(batch, batch.history, train)
         batch_size, count, num_levels = targets.shape
         mark = jnp.full((batch_size, count, 1), BASKET)
         spelled = jnp.concatenate([mark, targets[:, :, :-1]], axis=2)
@@ -82,7 +83,7 @@ class TigerDecoder(nn.Module):
     def context(self, prompts: Prompts) -> Context:
         """Encodes histories, the basket as their end, and opens the spelling."""
         told = jnp.concatenate([prompts.history, prompts.basket], axis=1)
-        memory, mask = self._encode(prompts.retailers, told, train=False)
+        memory, mask = self._encode(prompts, told, train=False)
         x = self.tokens(jnp.full((len(mask), 1, 1), BASKET))
         memories = []
         for block in self.decoder:
@@ -123,14 +124,14 @@ class TigerDecoder(nn.Module):
         )
 
     def _encode(
-        self, retailers: Array, items: Array, train: bool
+        self, prompts: Prompts, items: Array, train: bool
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
         """Outputs at the retailer's token and the items', and which are real."""
-        retailers, items = jnp.asarray(retailers), jnp.asarray(items)
+        retailers, items = jnp.asarray(prompts.retailers), jnp.asarray(items)
         tokens = items.reshape(len(items), -1)
         tokens = jnp.concatenate([retailers[:, None], tokens], axis=1)
         mask = tokens != PAD
-        x = self.tokens(tokens)
+        x = self.user(self.tokens(tokens), prompts.user, 0)
         x = with_logical_constraint(x, ("batch", None, "embed"))
         x = self.dropout(x, deterministic=not train)
         places = jnp.cumsum(mask, axis=1) - 1

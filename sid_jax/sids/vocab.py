@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.typing import Int, NDArray, typed
+from sid_jax.typing import Float, Int, NDArray, typed
 
 PAD = 0
 BASKET = 1
@@ -32,11 +32,13 @@ class Prompts:
       history: tokens of the household's items, int32 `[B, S, L]`; PAD where absent.
       basket: tokens of the basket so far, in order, int32 `[B, S_b, L]`; PAD where
         absent. In training: of the items to predict, each from those before it.
+      user: a vector of each household, float32 `[B, E]`; or None.
     """
 
     retailers: Any
     history: Any
     basket: Any
+    user: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -131,12 +133,14 @@ class Vocab:
         retailers: Int[NDArray, " B"],
         history: Int[NDArray, "B S L"],
         basket: Int[NDArray, "B S_b L"],
+        user: Float[NDArray, "B E"] | None = None,
     ) -> Prompts:
         """Prompts from retailer indices and codes; absent items have negative codes."""
         return Prompts(
             retailers=self.retailer_tokens(retailers),
             history=self.code_tokens(history),
             basket=self.code_tokens(basket),
+            user=user,
         )
 
     @typed

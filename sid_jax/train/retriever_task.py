@@ -124,7 +124,7 @@ class RetrieverTask:
         return build_retriever(self.model, self.vocab)
 
     def init(self, key: Key[Array, ""], batch: PyTree) -> tuple[PyTree, PyTree]:
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.int32), batch)
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
         return self.module.init(key, blank)["params"], {}
 
     def prepare(

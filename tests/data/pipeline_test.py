@@ -125,7 +125,45 @@ def test_streams_are_functions_of_the_step_and_processes_share_a_batch(
 
 
 def leaves(batch):
-    return list(vars(batch).values())
+    return [each for each in vars(batch).values() if each is not None]
+
+
+@settings(deadline=None, max_examples=25)
+@given(households.map(several), st.integers(0, 100))
+def test_a_households_vector_is_the_mean_of_its_purchases(households, seed):
+    data = make_data(households)
+    vectors = np.random.default_rng(seed).normal(size=(len(CODES), 3))
+    vectors = vectors.astype(np.float16)
+    config = replace(CONFIG, user=True, history=1)
+    stream = prompt_stream(data, CODES, VOCAB, config, 1, seed=seed, vectors=vectors)
+    means = [
+        vectors[[item for _, basket in bought[:place] for item in set(basket)]]
+        .astype(np.float32)
+        .mean(axis=0)
+        for bought in households
+        for place in range(1, len(bought))
+    ]
+    for step in range(len(means)):
+        user = stream(step).user
+        assert user.shape == (1, 3) and user.dtype == np.float32
+        assert np.isclose(user, means, atol=1e-4).all(axis=1).any()
+
+    requests = make_requests(data, split_last(data)[1], config, seed=0)
+    found = prompts_of(requests, CODES, VOCAB, config, vectors).user
+    wanted = [
+        vectors[[item for _, basket in bought[:-1] for item in set(basket)]]
+        .astype(np.float32)
+        .mean(axis=0)
+        for bought in households
+        if len(bought) > 1
+    ]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    none = replace(
+        requests, owned=-np.ones_like(requests.owned), owned_counts=0 * requests.owned
+    )
+    assert (prompts_of(none, CODES, VOCAB, config, vectors).user == 0).all()
+    with pytest.raises(InputError, match=r"prompts\.user"):
+        prompts_of(requests, CODES, VOCAB, config)
 
 
 @settings(deadline=None, max_examples=25)

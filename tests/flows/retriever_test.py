@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sid_jax.config import MeshConfig, SearchConfig
 from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.retriever import choose_requests, load_retriever
 from sid_jax.sids.beam import Beams
 from sid_jax.sids.table import read_table, write_table
@@ -178,6 +180,42 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
     moved = dataclasses.replace(table, items=np.roll(table.items, 9))
     write_table(folder / "sids.parquet", moved)
     with pytest.raises(InputError, match="was not made for"):
+        load_retriever(folder)
+
+
+def test_what_a_household_bought_is_told_by_a_vector(world, tmp_path):
+    file, folder = tmp_path / "experiment.py", tmp_path / "run"
+    file.write_text(
+        f"""
+from dataclasses import replace
+from sid_jax.config import *
+
+def get_config():
+    config = smoke(RetrieverExperiment(
+        tokenizer={str(world.tokenizer)!r},
+        data=DataConfig(name="tiny", data_dir={str(world.data)!r}),
+        prompts=PromptConfig(user=True),
+        model=HierarchicalConfig(),
+    ))
+    return replace(config, mesh=MeshConfig(data=1))
+"""
+    )
+    assert world.run("train", file, "--workdir", folder) == 0
+    retriever = load_retriever(folder)
+    corpus = Corpus.load(retriever.config, folder / "sids.parquet")
+    requests = choose_requests(retriever.config, corpus.data, corpus.test, 8)
+    items = np.zeros((len(requests), 1), np.int32)
+    told = retriever.score(requests, items)
+    nothing = replace(requests, owned_counts=0 * requests.owned_counts)
+    assert (np.abs(told - retriever.score(nothing, items)) > 1e-5).all()
+    kept = np.load(folder / "item_vectors.npy")
+    wanted = Tokenizer.load(world.tokenizer).recipe.encode(corpus.catalog)
+    np.testing.assert_allclose(kept, wanted, atol=2e-3)
+    np.save(folder / "item_vectors.npy", kept[:-1])
+    with pytest.raises(InputError, match=r"item_vectors\.npy.*vectors of 60 items"):
+        load_retriever(folder)
+    (folder / "item_vectors.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"item_vectors\.npy: not readable"):
         load_retriever(folder)
 
 

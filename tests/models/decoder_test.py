@@ -57,7 +57,8 @@ def make_prompts(kind, places=None):
             history[b, place] = item
         for place, item in enumerate(carried):
             basket[b, place] = item
-    return VOCAB.prompts(np.arange(len(REQUESTS)) % 2, history, basket)
+    user = np.random.default_rng(4).normal(size=(len(REQUESTS), 3)).astype(np.float32)
+    return VOCAB.prompts(np.arange(len(REQUESTS)) % 2, history, basket, user)
 
 
 def init(module, prompts):
@@ -206,6 +207,21 @@ def test_given_sids_score_what_spelling_gives_them(kind):
     found = score(params, make_prompts(kind), jnp.asarray(ALL_SIDS[chosen]))
     wanted = np.take_along_axis(spelled(kind, True).sum(axis=2), chosen, axis=1)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@KINDS
+def test_a_households_vector_changes_its_own_answer_alone(kind):
+    _, params = make_decoder(kind, False)
+    prompts = make_prompts(kind)
+    other = prompts.user.copy()
+    other[1] = 0
+    found = spell(kind, False, params, replace(prompts, user=other))
+    changed = np.abs(found - spelled(kind, False)).max(axis=(1, 2))
+    assert changed[1] > 1e-2
+    np.testing.assert_allclose(np.delete(changed, 1), 0, atol=1e-5)
+    # None says as little as a vector of zeros.
+    none = spell(kind, False, params, replace(prompts, user=None))
+    np.testing.assert_allclose(none[1], found[1], atol=1e-5)
 
 
 @CAUSAL
