@@ -1,4 +1,9 @@
-"""A scoring retriever answers requests: every item of the catalog is compared."""
+"""A scoring retriever answers requests: every item of the catalog is compared.
+
+Where items are sums of their codes' vectors, those of one SID score alike: each SID is
+compared once, as often as it has items, and the index tells its items apart, as it does
+for a retriever that spells.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Sequences, Vocab
 from sid_jax.train.scorer_task import ScorerTask
 from sid_jax.train.sharding import make_mesh, place, use_mesh
-from sid_jax.typing import Bool, Int, NDArray, PyTree
+from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
 
 
 def scorer_task(
@@ -93,26 +98,23 @@ class Scorer:
         """Answers requests, a batch at a time; the basket's items are left out, and, if
         so configured, what the household owns.
         """
-        top = min(top or self.config.search.top, len(self.codes))
+        top = top or self.config.search.top
+        width = self.config.search.num_beams if self._by_sid else top
         mesh = make_mesh(self.config.mesh)
         size, shares = self.config.search.batch_size, mesh.shape["data"]
         params = self.params if params is None else params
         for part, count in requests.batches(size, shares):
-            batch, eligible = self._lay_out(part), self._eligible(part, item_mask)
+            mask = part.answerable(len(self.codes), owned=self.config.search.owned)
+            if item_mask is not None:
+                mask &= item_mask
+            batch, eligible = self._lay_out(part), self._eligible(part, mask)
+            size = min(width, eligible.shape[1])
             with use_mesh(mesh, self.config.mesh.rules):
                 batch, eligible = place((batch, eligible), mesh)
-                scores, items = self._jitted(params, batch, eligible, top)
-            scores, items = np.asarray(scores)[:count], np.asarray(items)[:count]
-            found = np.isfinite(scores)
-            yield (
-                Products(
-                    items=np.where(found, items, -1).astype(np.int32),
-                    scores=scores,
-                    leaves=np.where(found, self.index.leaves[items], -1),
-                    beam_yield=np.ones(count, np.float32),
-                ),
-                None,
-            )
+                scores, best = self._jitted(params, batch, eligible, size)
+            scores, best = np.asarray(scores)[:count], np.asarray(best)[:count]
+            part, mask = part.take(np.arange(count)), mask[:count]
+            yield self._products(part, scores, best, mask, top), None
 
     def _lay_out(self, requests: Requests) -> Sequences:
         """A row a request: the retailer, then the history."""
@@ -124,30 +126,73 @@ class Scorer:
         codes = np.where((items >= 0)[..., None], self.codes[items], -1)
         return self.vocab.sequences(retailers, codes, items, segments)
 
+    @property
+    def _by_sid(self) -> bool:
+        assert isinstance(self.config.model, SASRecConfig)
+        return self.config.model.items != "atomic"
+
     def _eligible(
-        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
-    ) -> Bool[NDArray, "B N"]:
-        eligible = np.zeros((len(requests), len(self.codes)), bool)
+        self, requests: Requests, mask: Bool[NDArray, "B N"]
+    ) -> Bool[NDArray, "B C"]:
+        """Which candidates, items or SIDs of the table, have something to answer."""
+        if self._by_sid:
+            allowed = self.index.allowed(requests.retailers, mask)
+            # The table's last SIDs may be of items that this catalog lacks.
+            others = len(self.table.sids) - allowed.shape[1]
+            return np.pad(allowed, ((0, 0), (0, others)))
+        eligible = np.zeros(mask.shape, bool)
         for row, retailer in enumerate(requests.retailers):
             first, end = self.index.starts[retailer : retailer + 2]
             eligible[row, self.index.items[first:end]] = True
-        owned = self.config.search.owned
-        eligible &= requests.answerable(len(self.codes), owned=owned)
-        return eligible if item_mask is None else eligible & item_mask
+        return eligible & mask
+
+    def _products(
+        self,
+        requests: Requests,
+        scores: Float[NDArray, "B n"],
+        best: Int[NDArray, "B n"],
+        mask: Bool[NDArray, "B N"],
+        top: int,
+    ) -> Products:
+        found = np.isfinite(scores)
+        best = np.where(found, best, -1).astype(np.int32)
+        if self._by_sid:
+            return self.index.products(
+                best,
+                scores,
+                found,
+                requests.retailers,
+                top=top,
+                item_mask=mask,
+                owned=(requests.owned, requests.owned_counts),
+            )
+        return Products(
+            items=best,
+            scores=scores,
+            leaves=np.where(found, self.index.leaves[best], -1),
+            beam_yield=np.ones(len(requests), np.float32),
+        )
 
     @cached_property
     def _jitted(self):
         task = scorer_task(self.config, self.vocab, self.codes)
-        rows = jnp.asarray(task.rows)
+        rows = compared = jnp.asarray(task.rows)
+        counts = jnp.zeros(len(rows))
+        if self._by_sid:
+            told = self.table.sids, self.vocab.codebook_sizes
+            compared = jnp.asarray(item_rows(task.model, *told)[0])
+            sizes = np.bincount(self.index.leaves, minlength=len(compared))
+            counts = jnp.log(jnp.maximum(jnp.asarray(sizes), 1))
 
-        def answer(params, batch, eligible, top):
+        def answer(params, batch, eligible, size):
             def score(module):
                 last = (batch.segments > 0) * jnp.arange(batch.segments.shape[1])
                 outputs = module(batch, rows)
                 at = last.argmax(axis=1)[:, None, None]
-                return module.scores(jnp.take_along_axis(outputs, at, axis=1), rows)
+                last = jnp.take_along_axis(outputs, at, axis=1)
+                return module.scores(last, compared)[:, 0] + counts
 
             scores: Any = task.module.apply({"params": params}, method=score)
-            return jax.lax.top_k(jnp.where(eligible, scores[:, 0], -jnp.inf), top)
+            return jax.lax.top_k(jnp.where(eligible, scores, -jnp.inf), size)
 
         return jax.jit(answer, static_argnums=3)

@@ -107,6 +107,50 @@ def test_what_is_owned_is_left_out(corpus, scorer):
         assert kept == [i for i in new[row] if i >= 0]
 
 
+@pytest.mark.parametrize("kind", ["sid", "prefix"])
+def test_items_of_one_sid_are_told_apart_by_the_index(corpus, kind):
+    """An item's score is that of its SID, counted per item, and its share by the rule.
+
+    Were the index's shares equal, that would be the score of the item alone.
+    """
+    corpus, config = corpus
+    model = dataclasses.replace(config.model, items=kind, rows=64)
+    search = dataclasses.replace(config.search, num_beams=60, top=60)
+    config = dataclasses.replace(config, model=model, search=search)
+    task = scorer_task(config, corpus.vocab, corpus.codes)
+    blank = np.zeros((1, 3), np.int32)
+    batch = corpus.vocab.sequences(blank, corpus.codes[blank], blank, blank + 1)
+    params = nn.unbox(jax.jit(task.init)(jax.random.key(0), batch)[0])
+    scorer = Scorer(
+        config, corpus.vocab, params, corpus.codes, corpus.table, corpus.index()
+    )
+    requests = choose_requests(config, corpus.data, corpus.test, 0)
+    leaves = scorer.index.leaves
+    assert np.bincount(leaves).max() > 1
+    row = 0
+    for products, _ in scorer.retrieve(requests):
+        for found, scores in zip(products.items, products.scores, strict=True):
+            wanted = rank(scorer, requests, row)[1]
+            items, scores = found[found >= 0], scores[found >= 0]
+            store = requests.retailers[row]
+            start, stop = scorer.index.starts[store : store + 2]
+            carried = set(scorer.index.items[start:stop]) - set(requests.basket[row])
+            assert set(items) == carried
+            for leaf in np.unique(leaves[items]):
+                same = leaves[items] == leaf
+                total = wanted[items[same][0]] + np.log((leaves == leaf).sum())
+                np.testing.assert_allclose(
+                    np.logaddexp.reduce(scores[same]), total, atol=1e-4
+                )
+                owned = dict(
+                    zip(requests.owned[row], requests.owned_counts[row], strict=True)
+                )
+                times = [owned.get(item, 0) for item in items[same]]
+                assert times == sorted(times, reverse=True)
+            row += 1
+    assert row == len(requests)
+
+
 def test_more_devices_answer_the_same(corpus, scorer):
     corpus, config = corpus
     requests = choose_requests(config, corpus.data, corpus.test, 0)
