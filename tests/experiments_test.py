@@ -21,6 +21,7 @@ from sid_jax.config import (
 from sid_jax.data.importer import import_dataset
 from sid_jax.flows.sweep import sweep
 from sid_jax.flows.train import train
+from sid_jax.sids.table import read_table
 
 ALL = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 SWEEPS = [file for file in ALL if "def get_variants" in file.read_text()]
@@ -182,6 +183,11 @@ def test_variants_of_a_sweep_train_into_one_table(
     assert ("Held-out items" in table) == held
     assert all(f"| {name} |" in table for name in few)
     assert f"{list(few)[-1]} seed 0" in "\n".join(lines)
+    for name, config in few.items():
+        if isinstance(config, ControlExperiment):  # to retrieve by
+            sids = read_table(tmp_path / "sweep" / f"{name}-0" / "sids.parquet")
+            assert len(sids.item_ids) == 60
+            assert sids.manifest.codebook_sizes == config.codebook_sizes
 
 
 def _names(folder: Path) -> set[str]:

@@ -56,7 +56,8 @@ def sweep(
     """Trains every variant of an experiment file with every seed, and tells them apart.
 
     A run that is finished is not done again, so that a sweep goes on where it stopped.
-    Controls learn nothing and leave no run: they are judged anew, in seconds.
+    Controls learn nothing and leave no run but their SIDs: they are made anew, in
+    seconds.
 
     Args:
       path: file with `get_variants()`.
@@ -83,7 +84,7 @@ def sweep(
     for seed in seeds:
         for name, config in variants.items():
             if isinstance(config, ControlExperiment):
-                values = judge_control(config, seed)
+                values = judge_control(config, seed, folder / f"{name}-{seed}")
             else:
                 train = dataclasses.replace(config.train, seed=seed)
                 config = dataclasses.replace(config, train=train)
