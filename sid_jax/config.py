@@ -113,6 +113,8 @@ class SearchConfig:
       top: products of an answer.
       owned: whether what the household has bought before may be answered; without it,
         a search is held to the SIDs of what is new to the household.
+      temperature: above 0, SIDs are drawn without replacement from the model's
+        distribution at this temperature, for variety; 0 searches for the likeliest.
       batch_size: requests that are searched at once.
       max_requests: requests of an evaluation; 0 for all.
       validation_requests: requests of an evaluation while training; 0 for all.
@@ -121,6 +123,7 @@ class SearchConfig:
     num_beams: int = 50
     top: int = 50
     owned: bool = True
+    temperature: float = 0.0
     batch_size: int = 128
     max_requests: int = 0
     validation_requests: int = 512
@@ -129,6 +132,10 @@ class SearchConfig:
         for name in ("num_beams", "top", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name} must be positive")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(
+                f"search.temperature={self.temperature} must be 0 or above it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +180,11 @@ class RetrieverExperiment:
             raise InputError("a TigerConfig reads prompts, not sequences: PromptConfig")
         if not packed and isinstance(model, SASRecConfig):
             raise InputError("a SASRecConfig reads sequences: SequenceConfig")
+        if self.search.temperature and isinstance(model, SASRecConfig):
+            raise InputError(
+                f"search.temperature={self.search.temperature} draws SIDs, and a "
+                "SASRecConfig spells none; set it to 0"
+            )
         if packed and getattr(model, "repeat", False):
             raise InputError(
                 "model.repeat points at the history of a prompt, which sequences do "

@@ -48,8 +48,7 @@ def judge_control(
         catalog=catalog.digest(),
         created_by=f"sid_jax {__version__}",
     )
-    unknown = np.zeros(len(codes), np.float32)
-    table = SidTable.build(catalog.item_ids, codes, unknown, manifest)
+    table = SidTable.build(catalog.item_ids, codes, None, manifest)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / runs.SIDS, table)
     return judge_codes(

@@ -138,7 +138,8 @@ def is_judged(folder: Path) -> bool:
     if not judged or not (folder / runs.SAMPLES).exists():
         return False
     now = {"step": checkpoint_step(folder), **_search_fields(config)}
-    return all(judged[-1].get(name) == value for name, value in now.items())
+    # Runs of before there was a temperature say none.
+    return all(judged[-1].get(name, 0) == value for name, value in now.items())
 
 
 def format_values(values: dict[str, float], num_requests: int) -> str:
@@ -192,10 +193,10 @@ def drawn_systems(values: dict[str, float]) -> tuple[str, str]:
     return MODEL, max(others, key=lambda name: values[f"item/{name}/recall@10"])
 
 
-def _search_fields(config: RetrieverExperiment) -> dict[str, int]:
+def _search_fields(config: RetrieverExperiment) -> dict[str, float]:
     """What an evaluation depends on and a run may change."""
-    names = ("num_beams", "top", "owned", "max_requests")
-    return {f"search/{name}": int(getattr(config.search, name)) for name in names}
+    names = ("num_beams", "top", "owned", "max_requests", "temperature")
+    return {f"search/{name}": float(getattr(config.search, name)) for name in names}
 
 
 def _answer(

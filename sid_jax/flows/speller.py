@@ -18,7 +18,7 @@ from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Vocab
 from sid_jax.train.retriever_task import build_retriever
 from sid_jax.train.sharding import make_mesh, place, use_mesh
-from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
+from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
 
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
 
@@ -57,13 +57,16 @@ class Speller:
         so configured, what the household owns.
 
         Beams are held to the SIDs under which the retailer carries an item of
-        `item_mask`. `params` stand in for the retriever's own.
+        `item_mask`. `params` stand in for the retriever's own. At a temperature, the
+        same requests in the same batches draw the same answers.
         """
         size = self.config.search.batch_size
         shares = make_mesh(self.config.mesh).shape["data"]
-        for part, count in requests.batches(size, shares):
+        key = jax.random.key(self.config.train.seed)
+        for number, (part, count) in enumerate(requests.batches(size, shares)):
             mask = self._mask(part, item_mask)
-            beams = self._search(part, mask, params)
+            drawn = jax.random.fold_in(key, number)
+            beams = self._search(part, mask, params, drawn)
             beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
             if mask is not None and mask.ndim == 2:
                 mask = mask[:count]
@@ -155,6 +158,7 @@ class Speller:
         requests: Requests,
         item_mask: Bool[NDArray, "*b N"] | None,
         params: PyTree | None,
+        key: Key[jax.Array, ""],
     ) -> Beams:
         prompts = self._prompts(requests)
         allowed = self.index.allowed(requests.retailers, item_mask)
@@ -165,7 +169,7 @@ class Speller:
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):
             prompts, allowed = place((prompts, allowed), mesh)
-            return self._jitted(params, self._trie, prompts, allowed)
+            return self._jitted(params, self._trie, prompts, allowed, key)
 
     def _prompts(self, requests: Requests) -> Prompts:
         config = self.config.prompts
@@ -197,23 +201,26 @@ class Speller:
 
     @cached_property
     def _jitted(self):
-        module = self._module
+        module, config = self._module, self.config
+        draws = config.search.temperature > 0
 
-        def search(params, trie: Trie, prompts: Prompts, allowed) -> Beams:
+        def search(params, trie: Trie, prompts: Prompts, allowed, key) -> Beams:
             def call(method: str, *args: Any) -> Any:
                 return module.apply({"params": params}, *args, method=method)
 
             context = call("context", prompts)
-            if self.config.task.softmax == "existing":
+            if config.task.softmax == "existing":
                 context = context.replace(trie=trie)
             return beam_search(
                 partial(call, "step"),
                 context,
                 call("start", context),
                 trie,
-                num_beams=self.config.search.num_beams,
+                num_beams=config.search.num_beams,
                 allowed=allowed,
-                softmax=self.config.task.softmax,
+                softmax="allowed" if draws else config.task.softmax,
+                temperature=config.search.temperature if draws else 1.0,
+                key=key if draws else None,
             )
 
         return jax.jit(search)

@@ -4,6 +4,11 @@ A beam's score is the sum over levels of log softmax(logits)[code], the softmax 
 over all K codes of the level before any constraint, or over those that exist after its
 prefix (see `scoring.py`); only the child slots of a beam's node are scored, as STATIC
 does (arXiv 2602.22647). Ties go to the lower leaf.
+
+With a key, SIDs are drawn without replacement rather than the best taken (stochastic
+beam search, Kool et al. 2019): each candidate's log-probability is raised by Gumbel
+noise, conditioned top-down on its parent's raised one being the largest below it, so
+that the M largest are a sample of M leaves.
 """
 
 from collections.abc import Callable
@@ -17,7 +22,7 @@ from jax import lax
 from sid_jax.errors import InputError
 from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import Trie, child_slots
-from sid_jax.typing import Array, Bool, PyTree, typed
+from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
 
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
 """`step(context, state, codes, level) -> (state, logits [B, M_l, K_l])`.
@@ -36,7 +41,8 @@ class Beams:
 
     Attributes:
       codes: int32 `[B, M, L]`; -1 in a filler.
-      scores: float32 `[B, M]` log-probabilities; -inf for a filler.
+      scores: float32 `[B, M]` log-probabilities, raised by noise if drawn; -inf for a
+        filler.
       leaves: int32 `[B, M]` rows of the sorted SID table; -1 for a filler.
       valid: bool `[B, M]`.
     """
@@ -57,6 +63,8 @@ def beam_search(
     num_beams: int,
     allowed: Bool[Array, "B U"] | None = None,
     softmax: Softmax = "codes",
+    temperature: float | Float[Array, ""] = 1.0,
+    key: Key[Array, ""] | None = None,
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
 
@@ -73,14 +81,21 @@ def beam_search(
       allowed: the leaves that each request may reach; all when None.
       softmax: what each is over: all `codes` of the level, the `existing` ones after
         the prefix, as in training by it, or those `allowed` of them.
+      temperature: what logits are divided by, above 0.
+      key: draws SIDs without replacement, in the order drawn, instead of the best. It
+        asks for softmax="allowed": what is drawn from is then a distribution over the
+        allowed leaves.
 
     Raises:
-      InputError: shapes that disagree with the trie, num_beams < 1, or no such softmax.
+      InputError: shapes that disagree with the trie, num_beams < 1, no such softmax, or
+        one that cannot be drawn from.
     """
     if num_beams < 1:
         raise InputError(f"num_beams must be >= 1: {num_beams}")
     if softmax not in get_args(Softmax):
         raise InputError(f"softmax={softmax!r}: want one of {get_args(Softmax)}")
+    if key is not None and softmax != "allowed":
+        raise InputError(f'drawing SIDs asks for softmax="allowed", not {softmax!r}')
     if allowed is not None and allowed.shape[1] != trie.num_leaves:
         raise InputError(
             f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
@@ -91,7 +106,9 @@ def beam_search(
     state, logits = step(context, state, None, 0)
     nodes = jnp.zeros((len(logits), 1), jnp.int32)
     codes = jnp.zeros((len(logits), 1, 0), jnp.int32)
-    scores = jnp.zeros((len(logits), 1), jnp.float32)
+    likely = scores = jnp.zeros((len(logits), 1), jnp.float32)
+    if key is not None:
+        scores = jax.random.gumbel(key, scores.shape)
     for level, size in enumerate(trie.codebook_sizes):
         if logits.shape != (*nodes.shape, size):
             raise InputError(
@@ -104,10 +121,15 @@ def beam_search(
             reached = _rank(packed, first_leaves[level][bounds])
             alive = reached[..., 1:] > reached[..., :-1]
         over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
-        gains = _gains(logits, tokens, alive, over)
-        candidates = (scores[..., None] + gains).reshape(len(scores), -1)
+        gains = _gains(logits.astype(jnp.float32) / temperature, tokens, alive, over)
+        candidates = raised = likely[..., None] + gains
+        if key is not None:
+            raised = _raise(jax.random.fold_in(key, level), candidates, scores)
+        candidates, raised = (
+            each.reshape(len(scores), -1) for each in (candidates, raised)
+        )
         width = min(num_beams, candidates.shape[1])
-        scores, chosen = lax.top_k(candidates, width)
+        scores, chosen = lax.top_k(raised, width)
         is_inner = level + 1 < trie.num_levels
         if is_inner:
             # Ties: top_k prefers the lower position. Kept in the order of positions,
@@ -115,7 +137,8 @@ def beam_search(
             # slots ascend), so the lower position is the lower node, and at the last
             # level, whose answer stays in the order of scores, the lower leaf.
             chosen = jnp.sort(chosen, axis=1)
-            scores = jnp.take_along_axis(candidates, chosen, axis=1)
+            scores = jnp.take_along_axis(raised, chosen, axis=1)
+        likely = jnp.take_along_axis(candidates, chosen, axis=1)
         parents = chosen // trie.max_children[level]
         nodes = _flat_take(bounds[..., :-1], chosen)
         last = _flat_take(tokens, chosen)
@@ -163,12 +186,27 @@ def _gains(logits: Array, tokens: Array, alive: Array, over: Array | None) -> Ar
 
     The softmax is over all codes, or over the slots `over`.
     """
-    logits = logits.astype(jnp.float32)
     slots = jnp.take_along_axis(logits, tokens, axis=2)
     if over is not None:
         logits = jnp.where(over, slots, -jnp.inf)
     total = jax.nn.logsumexp(logits, axis=2, keepdims=True)
     return jnp.where(alive & (slots > -jnp.inf), slots - total, -jnp.inf)
+
+
+def _raise(key: Array, likely: Array, parents: Array) -> Array:
+    """Gumbel-raised log-probabilities of children, the largest being their parent's.
+
+    Kool et al. 2019, appendix B.3: draws of Gumbel(likely) whose maximum Z was moved to
+    the parent's T, by -log(exp(-T) - exp(-Z) + exp(-G)).
+    """
+    drawn = likely + jax.random.gumbel(key, likely.shape)
+    largest = drawn.max(axis=-1, keepdims=True)
+    alive = likely > -jnp.inf
+    below = jnp.where(alive, drawn - largest, -1.0)
+    top = parents[..., None]
+    v = top - jnp.where(alive, drawn, 0.0) + jnp.log1p(-jnp.exp(below))
+    moved = top - jnp.maximum(v, 0) - jnp.log1p(jnp.exp(-jnp.abs(v)))
+    return jnp.where(alive, moved, -jnp.inf)
 
 
 def _gather(values: Array, parents: Array) -> Array:

@@ -9,6 +9,7 @@ import pytest
 
 from sid_jax.config import MeshConfig, SearchConfig
 from sid_jax.errors import InputError
+from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.retriever import choose_requests, load_retriever
@@ -110,7 +111,7 @@ def test_batches_are_as_large_as_needed_and_divide_among_devices(
     config = dataclasses.replace(retriever.config, search=search, mesh=mesh)
     asked = []
 
-    def answer(self, part, item_mask, params):
+    def answer(self, part, item_mask, params, key):
         asked.append(part.users)
         shape = (len(part), 1)
         nothing = np.full(shape, -1, np.int32)
@@ -181,6 +182,41 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
     write_table(folder / "sids.parquet", moved)
     with pytest.raises(InputError, match="was not made for"):
         load_retriever(folder)
+
+
+def test_draws_are_of_what_is_carried_and_repeat_with_the_seed(retriever, requests):
+    search = replace(retriever.config.search, temperature=1.0, num_beams=60, top=60)
+    hot = replace(retriever, config=replace(retriever.config, search=search))
+    cold = replace(search, temperature=1e-4)
+    cold = replace(retriever, config=replace(retriever.config, search=cold))
+
+    def answer(each):
+        return np.concatenate(
+            [products.items for products, _ in each.retrieve(requests)]
+        )
+
+    drawn = answer(hot)
+    np.testing.assert_array_equal(drawn, answer(hot))
+    found = answer(cold)
+    assert (drawn != found).any()
+    for row in range(len(requests)):  # all that is carried, in other orders
+        assert set(drawn[row]) == set(found[row])
+    other = replace(hot.config, train=replace(hot.config.train, seed=1))
+    assert (answer(replace(hot, config=other)) != drawn).any()
+
+
+def test_variety_is_measured_at_each_temperature(world, load_benchmark):
+    benchmark = load_benchmark("temperature")
+    rows = benchmark.measure(world.retriever, (0.0, 1e-4, 100.0), limit=0)
+    assert list(rows) == ["search", "drawn at 0.0001", "drawn at 100"]
+    kept = load_retriever(world.retriever)
+    corpus = Corpus.load(kept.config, world.retriever / "sids.parquet")
+    requests = choose_requests(kept.config, corpus.data, corpus.test, 0)
+    found = np.concatenate([products.items for products, _ in kept.retrieve(requests)])
+    wanted = mean(ranking_metrics(found, requests.targets, (10,)))["recall@10"]
+    assert rows["search"]["R@10"] == wanted
+    assert rows["drawn at 100"]["entropy"] != rows["search"]["entropy"]
+    assert all(0 < row["coverage"] <= 1 for row in rows.values())
 
 
 def test_what_a_household_bought_is_told_by_a_vector(world, tmp_path):

@@ -42,7 +42,7 @@ def look_up(sizes, context, state, codes, level):
 
 
 @partial(jax.jit, static_argnames=("num_beams", "softmax"))
-def search(tables, trie, allowed, *, num_beams, softmax="codes"):
+def search(tables, trie, allowed, *, num_beams, softmax="codes", **drawing):
     batch = len(tables[0])
     state = {
         "prefix": jnp.zeros((batch, 1), jnp.int32),
@@ -56,6 +56,7 @@ def search(tables, trie, allowed, *, num_beams, softmax="codes"):
         num_beams=num_beams,
         allowed=allowed,
         softmax=softmax,
+        **drawing,
     )
 
 
@@ -249,6 +250,75 @@ def test_compiles_once_for_other_contents_of_the_same_shapes():
     assert answers[0] != answers[1]
 
 
+def draw_many(number, num_beams, temperature, allow=True):
+    """Many draws from one request's distribution, and the distribution itself."""
+    rng, sizes = np.random.default_rng(3), (3, 4, 2)
+    sids = random_sids(rng, sizes, 40)
+    trie, one = build_trie(sids, sizes), normal_tables(rng, 1, sizes)
+    allowed = np.ones(len(sids), bool)
+    if allow:
+        allowed[rng.choice(len(sids), len(sids) // 2, replace=False)] = False
+    told = {"softmax": "allowed", "temperature": temperature}
+    every = search(one, trie, allowed[None], num_beams=len(sids), **told)
+    log_prob = np.full(len(sids), -np.inf)
+    found = np.asarray(every.valid[0])
+    log_prob[np.asarray(every.leaves[0])[found]] = np.asarray(every.scores[0])[found]
+    many = [jnp.repeat(table, number, axis=0) for table in one]
+    masks = np.broadcast_to(allowed, (number, len(sids)))
+    key = jax.random.key(7)
+    drawn = search(many, trie, masks, num_beams=num_beams, key=key, **told)
+    return jax.device_get(drawn), np.exp(log_prob)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_draws_without_replacement_follow_the_distribution(temperature):
+    number = 20_000
+    drawn, p = draw_many(number, 2, temperature)
+    assert_fillers_marked(drawn)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    pairs = np.zeros((len(p), len(p)))
+    np.add.at(pairs, tuple(drawn.leaves.T), 1 / number)
+    # P(i then j) = p_i p_j / (1 - p_i); counts within 5 deviations, and 5 where rare.
+    wanted = p[:, None] * p / (1 - p[:, None])
+    np.fill_diagonal(wanted, 0)
+    assert (np.abs(pairs - wanted) <= 5 * np.sqrt(wanted / number) + 5 / number).all()
+    assert (pairs[wanted == 0] == 0).all()
+
+
+def test_drawing_as_many_as_there_are_draws_each_once():
+    drawn, p = draw_many(50, 24, 1.0)
+    count = int((p > 0).sum())
+    assert (drawn.valid.sum(axis=1) == count).all()
+    for leaves in drawn.leaves:
+        assert sorted(leaves[:count]) == np.flatnonzero(p).tolist()
+    assert (np.diff(drawn.scores[:, :count], axis=1) <= 0).all()
+    assert len({tuple(leaves) for leaves in drawn.leaves}) > 40
+
+
+def test_the_raised_scores_are_gumbel_noise_beside_the_log_probabilities():
+    drawn, p = draw_many(20_000, 24, 1.0, allow=False)
+    noise = np.empty_like(drawn.scores[:, : len(p)])
+    np.put_along_axis(
+        noise, drawn.leaves[:, : len(p)], drawn.scores[:, : len(p)], axis=1
+    )
+    noise -= np.log(p)
+    # Standard Gumbel: mean .5772, variance pi^2 / 6; independent from leaf to leaf.
+    np.testing.assert_allclose(noise.mean(axis=0), 0.5772, atol=0.05)
+    np.testing.assert_allclose(noise.var(axis=0), np.pi**2 / 6, rtol=0.08)
+    correlation = np.corrcoef(noise.T) - np.eye(len(p))
+    assert np.abs(correlation).max() < 0.04
+
+
+def test_a_low_temperature_draws_what_a_search_finds():
+    rng, sizes = np.random.default_rng(0), (3, 4, 2)
+    sids = random_sids(rng, sizes, 40)
+    tables, trie = normal_tables(rng, 4, sizes), build_trie(sids, sizes)
+    told = {"num_beams": 30, "softmax": "allowed", "temperature": 1e-3}
+    key = jax.random.key(0)
+    best, drawn = (search(tables, trie, None, key=k, **told) for k in (None, key))
+    np.testing.assert_array_equal(best.leaves[:, 0], drawn.leaves[:, 0])
+
+
 def test_refuses_shapes_that_disagree():
     rng = np.random.default_rng(0)
     sizes = (3, 3)
@@ -256,6 +326,8 @@ def test_refuses_shapes_that_disagree():
     trie = build_trie(random_sids(rng, sizes, 5), sizes)
     with pytest.raises(InputError, match="num_beams"):
         search(tables, trie, None, num_beams=0)
+    with pytest.raises(InputError, match='asks for softmax="allowed"'):
+        search(tables, trie, None, num_beams=1, key=jax.random.key(0))
     with pytest.raises(InputError, match=f"99 leaves, the trie {trie.num_leaves}"):
         search(tables, trie, jnp.ones((1, 99), bool), num_beams=2)
     wide = [tables[0], jnp.zeros((1, 3, 4))]
