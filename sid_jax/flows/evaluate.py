@@ -26,6 +26,7 @@ from sid_jax.flows.cold import judge_unseen, unseen_tables
 from sid_jax.flows.corpus import Corpus, keep_corpus
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.figures import format_table
+from sid_jax.flows.ranker import Ranked
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.slicing import (
@@ -46,6 +47,7 @@ from sid_jax.typing import NDArray
 
 MODEL = "sid_jax"
 RULE, NEAREST = "rule: repeats, popular", "like the last products"
+RANKED, RANKER = "sid_jax, then ranked", "the ranker alone"
 BASELINES = ("popular at the store", "household repeats", RULE, NEAREST)
 """The last one needs the tokenizer's run, for the item vectors, and is left out without
 it.
@@ -62,7 +64,9 @@ _SHOWN = 10
 _LAST = 3  # products that NEAREST looks at
 
 
-def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, float]:
+def evaluate_retriever(
+    folder: Path, log: Log, oracle: int = 0, ranker: Path | None = None
+) -> dict[str, float]:
     """Judges a run on its held-out test baskets; prints the table.
 
     Targets that the store's training baskets never held count as misses, for the model
@@ -74,6 +78,8 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
       log: takes lines for the user.
       oracle: requests for which every SID is scored as well, to tell what the beams
         lose; the first ones of the test.
+      ranker: run of a SASRec that is to rank what is retrieved (`flows/ranker.py`); it
+        stands beside, with and without what it ranks.
 
     Returns:
       `view/system/metric` -> value.
@@ -95,6 +101,10 @@ def evaluate_retriever(folder: Path, log: Log, oracle: int = 0) -> dict[str, flo
     answers, yields = _answer(retriever, requests, _DEPTH * top, log)
     vectors, plain = _find_vectors(retriever, corpus, log)
     lists = {MODEL: answers}
+    if ranker is not None:
+        both = Ranked.load(folder, ranker)
+        for name, each in ((RANKED, both), (RANKER, both.scorer)):
+            lists[name], _ = _answer(each, requests, _DEPTH * top, log)
     lists |= _baselines(config, corpus, requests, vectors, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
@@ -183,13 +193,14 @@ def shown_views(values: dict[str, float]) -> dict[str, str]:
 
 
 def shown_systems(values: dict[str, float]) -> list[str]:
-    """The model, and the baselines that an evaluation had."""
-    return [name for name in (MODEL, *BASELINES) if f"item/{name}/mrr" in values]
+    """The model, a ranker and the baselines, so far as an evaluation had them."""
+    names = (MODEL, RANKED, RANKER, *BASELINES)
+    return [name for name in names if f"item/{name}/mrr" in values]
 
 
 def drawn_systems(values: dict[str, float]) -> tuple[str, str]:
     """The systems whose slices are shown: the model, and the best of the baselines."""
-    others = [name for name in shown_systems(values) if name != MODEL]
+    others = [name for name in shown_systems(values) if name in BASELINES]
     return MODEL, max(others, key=lambda name: values[f"item/{name}/recall@10"])
 
 
@@ -200,7 +211,7 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, float]:
 
 
 def _answer(
-    retriever: Retriever, requests: Requests, top: int, log: Log
+    retriever: Retriever | Ranked, requests: Requests, top: int, log: Log
 ) -> tuple[NDArray, NDArray]:
     items, yields = [], []
     for products, _ in retriever.retrieve(requests, top=top):

@@ -6,7 +6,7 @@ for a retriever that spells.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from sid_jax.config import RetrieverExperiment, SASRecConfig
 from sid_jax.data.pipeline import Requests, last_items
 from sid_jax.errors import InputError
-from sid_jax.models.sasrec import item_rows
+from sid_jax.models.sasrec import SASRec, item_rows
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Sequences, Vocab
@@ -116,6 +116,22 @@ class Scorer:
             part, mask = part.take(np.arange(count)), mask[:count]
             yield self._products(part, scores, best, mask, top), None
 
+    def score(
+        self, requests: Requests, items: Int[NDArray, "B n"]
+    ) -> Float[NDArray, "B n"]:
+        """Log-probability of items as the next one of the catalog; NaN where -1."""
+        found, size = [], self.config.search.batch_size
+        mesh = make_mesh(self.config.mesh)
+        asked = replace(requests, targets=items)  # cut and filled up as the rest is
+        for part, count in asked.batches(size, mesh.shape["data"]):
+            chosen = np.maximum(part.targets, 0)
+            with use_mesh(mesh, self.config.mesh.rules):
+                batch, chosen = place((self._lay_out(part), chosen), mesh)
+                scores = self._scoring(self.params, batch, chosen)
+                found.append(np.asarray(scores)[:count])
+        scores = np.concatenate(found)
+        return np.where(items >= 0, scores, np.nan)
+
     def _lay_out(self, requests: Requests) -> Sequences:
         """A row a request: the retailer, then the history."""
         items = last_items(requests, self.config.prompts.history)
@@ -174,6 +190,19 @@ class Scorer:
         )
 
     @cached_property
+    def _scoring(self):
+        task = scorer_task(self.config, self.vocab, self.codes)
+        rows = jnp.asarray(task.rows)
+
+        def score(params, batch, items):
+            scores: Any = task.module.apply(
+                {"params": params}, batch, rows, rows, method=_next_scores
+            )
+            return jnp.take_along_axis(jax.nn.log_softmax(scores), items, axis=1)
+
+        return jax.jit(score)
+
+    @cached_property
     def _jitted(self):
         task = scorer_task(self.config, self.vocab, self.codes)
         rows = compared = jnp.asarray(task.rows)
@@ -185,14 +214,20 @@ class Scorer:
             counts = jnp.log(jnp.maximum(jnp.asarray(sizes), 1))
 
         def answer(params, batch, eligible, size):
-            def score(module):
-                last = (batch.segments > 0) * jnp.arange(batch.segments.shape[1])
-                outputs = module(batch, rows)
-                at = last.argmax(axis=1)[:, None, None]
-                last = jnp.take_along_axis(outputs, at, axis=1)
-                return module.scores(last, compared)[:, 0] + counts
-
-            scores: Any = task.module.apply({"params": params}, method=score)
-            return jax.lax.top_k(jnp.where(eligible, scores, -jnp.inf), size)
+            scores: Any = task.module.apply(
+                {"params": params}, batch, rows, compared, method=_next_scores
+            )
+            scores = jnp.where(eligible, scores + counts, -jnp.inf)
+            return jax.lax.top_k(scores, size)
 
         return jax.jit(answer, static_argnums=3)
+
+
+def _next_scores(
+    module: SASRec, batch: Sequences, rows: jax.Array, compared: jax.Array
+) -> jax.Array:
+    """Scores `[B, C]` of candidates, by their rows, after the end of each history."""
+    last = (batch.segments > 0) * jnp.arange(batch.segments.shape[1])
+    at = last.argmax(axis=1)[:, None, None]
+    outputs = jnp.take_along_axis(module(batch, rows), at, axis=1)
+    return module.scores(outputs, compared)[:, 0]

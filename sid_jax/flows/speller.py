@@ -1,7 +1,7 @@
 """A spelling retriever answers requests: a beam search over SIDs, then the index."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -113,17 +113,14 @@ class Speller:
         params = self.params if params is None else params
         trie = self._trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
-        start = 0
-        for part, count in requests.batches(size, mesh.shape["data"]):
-            rows = np.minimum(np.arange(start, start + len(part)), len(requests) - 1)
-            start += count
-            prompts = self._prompts(part)
-            codes = self.codes[np.maximum(items[rows], 0)]
+        asked = replace(requests, targets=items)  # cut and filled up as the rest is
+        for part, count in asked.batches(size, mesh.shape["data"]):
+            codes = self.codes[np.maximum(part.targets, 0)]
             with use_mesh(mesh, self.config.mesh.rules):
-                prompts, codes = place((prompts, codes), mesh)
+                prompts, codes = place((self._prompts(part), codes), mesh)
                 scores = self._scoring(params, trie, prompts, codes)
-                found.append(np.asarray(scores))
-        scores = np.concatenate(found)[: len(requests)]
+                found.append(np.asarray(scores)[:count])
+        scores = np.concatenate(found)
         return np.where(items >= 0, scores, np.nan)
 
     def _products(

@@ -137,8 +137,10 @@ def run_evaluate(argv: list[str]) -> None:
         """Run folder of a retriever."""
         oracle: int = 0
         """Score all SIDs for so many of the requests, to tell what beams lose."""
+        ranker: Path | None = None
+        """Run of a SASRec on the same data, to rank what is retrieved; shown beside."""
 
     given = parse(Arguments, "evaluate", argv, run_evaluate)
-    evaluate_retriever(given.workdir, say, given.oracle)
+    evaluate_retriever(given.workdir, say, given.oracle, given.ranker)
     report_run(given.workdir, given.workdir / runs.REPORT)
     say(f"report: {given.workdir / runs.REPORT}")
