@@ -109,12 +109,13 @@ class SearchConfig:
     """How products are retrieved.
 
     Attributes:
-      num_beams: beams M of a search.
+      num_beams: beams M of a search, and so the most SIDs of an answer.
       top: products of an answer.
       owned: whether what the household has bought before may be answered; without it,
         a search is held to the SIDs of what is new to the household.
-      temperature: above 0, SIDs are drawn without replacement from the model's
-        distribution at this temperature, for variety; 0 searches for the likeliest.
+      temperature: above 0, SIDs are drawn without replacement, for variety, each
+        code's logits divided by it and the softmax taken over what may be answered
+        (near 0, code by code, the likeliest one); 0 searches for the likeliest SIDs.
       batch_size: requests that are searched at once.
       max_requests: requests of an evaluation; 0 for all.
       validation_requests: requests of an evaluation while training; 0 for all.
@@ -132,9 +133,9 @@ class SearchConfig:
         for name in ("num_beams", "top", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name} must be positive")
-        if not 0 <= self.temperature < float("inf"):
+        if self.temperature and not 1e-6 <= self.temperature < float("inf"):
             raise InputError(
-                f"search.temperature={self.temperature} must be 0 or above it"
+                f"search.temperature={self.temperature} must be 0, or at least 1e-6"
             )
 
 

@@ -167,20 +167,33 @@ def keep_corpus(folder: Path, corpus: Corpus) -> None:
         )
 
 
-def keep_vectors(
+def find_vectors(
     folder: Path, corpus: Corpus, tokenizer: Path
 ) -> Float[NDArray, "N E"]:
-    """Vectors of the items as their tokenizer reads them, float16, kept in the run.
+    """Vectors of the items as their tokenizer reads them, float16: a run's, or anew.
 
     Raises:
-      InputError: no tokenizer's run, a damaged one, or a damaged file.
+      InputError: the run has none, and no tokenizer of its SIDs is at hand; or they are
+        damaged.
     """
+    if (folder / runs.ITEM_VECTORS).exists():
+        return read_vectors(folder, len(corpus.catalog))
+    try:
+        recipe = Tokenizer.load_maker(tokenizer, corpus.table).recipe
+    except InputError as error:
+        raise InputError(
+            f"prompts.user tells of a household by item vectors: {error}; name the run "
+            "of the SIDs' tokenizer with --tokenizer, or leave prompts.user out"
+        ) from None
+    return recipe.encode(corpus.catalog).astype(np.float16)
+
+
+def keep_vectors(folder: Path, vectors: Float[NDArray, "N E"]) -> None:
+    """Writes a run's item vectors, if they are not there already."""
     path = folder / runs.ITEM_VECTORS
     if not path.exists():
-        vectors = Tokenizer.load(tokenizer).recipe.encode(corpus.catalog)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, vectors.astype(np.float16))
-    return read_vectors(folder, len(corpus.catalog))
+            np.save(file, vectors)
 
 
 def read_vectors(folder: Path, num_items: int) -> Float[NDArray, "N E"]:

@@ -91,6 +91,18 @@ class Tokenizer:
         params, state = load_params(task, batch, folder)
         return cls(task, params, state, recipe, cells, config.dedup)
 
+    @classmethod
+    def load_maker(cls, folder: Path, table: SidTable) -> "Tokenizer":
+        """The tokenizer of a run, if it made a table.
+
+        Raises:
+          InputError: no tokenizer's run, a damaged one, or another one.
+        """
+        tokenizer = cls.load(folder)
+        if tokenizer.digest() != table.manifest.tokenizer:
+            raise InputError(f"the tokenizer in {folder} is not the one of these SIDs")
+        return tokenizer
+
     def encode(
         self,
         catalog: Catalog,

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sid_jax.flows.cold import judge_unseen, unseen_tables
 from sid_jax.flows.corpus import Corpus, keep_corpus
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.figures import format_table
-from sid_jax.flows.ranker import Ranked
+from sid_jax.flows.ranker import load_ranker, rank
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.slicing import (
@@ -47,7 +48,6 @@ from sid_jax.typing import NDArray
 
 MODEL = "sid_jax"
 RULE, NEAREST = "rule: repeats, popular", "like the last products"
-RANKED, RANKER = "sid_jax, then ranked", "the ranker alone"
 BASELINES = ("popular at the store", "household repeats", RULE, NEAREST)
 """The last one needs the tokenizer's run, for the item vectors, and is left out without
 it.
@@ -78,8 +78,8 @@ def evaluate_retriever(
       log: takes lines for the user.
       oracle: requests for which every SID is scored as well, to tell what the beams
         lose; the first ones of the test.
-      ranker: run of a SASRec that is to rank what is retrieved (`flows/ranker.py`); it
-        stands beside, with and without what it ranks.
+      ranker: run of a SASRec that ranks what is retrieved (`flows/ranker.py`); that
+        and its own answers stand beside the model's.
 
     Returns:
       `view/system/metric` -> value.
@@ -93,18 +93,28 @@ def evaluate_retriever(
     if step < config.train.steps:
         log(f"note: {folder} stands at step {step} of {config.train.steps}")
     runs.read_rows(folder)  # damaged ones are told of before the work
+    scorer = None if ranker is None else load_ranker(ranker, config)
+    if config.search.temperature and (oracle or scorer):
+        raise InputError(
+            f"search.temperature={config.search.temperature} draws SIDs, whose scores "
+            "are then no log-probabilities: leave --oracle and --ranker out, or set it "
+            "to 0"
+        )
     corpus = Corpus.load(config, folder / runs.SIDS)
     keep_corpus(folder, corpus)
     limit = config.search.max_requests
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
-    answers, yields = _answer(retriever, requests, _DEPTH * top, log)
+    answers, scores, yields = _answer(retriever, requests, _DEPTH * top, log)
     vectors, plain = _find_vectors(retriever, corpus, log)
     lists = {MODEL: answers}
-    if ranker is not None:
-        both = Ranked.load(folder, ranker)
-        for name, each in ((RANKED, both), (RANKER, both.scorer)):
-            lists[name], _ = _answer(each, requests, _DEPTH * top, log)
+    if ranker is not None and scorer is not None:
+        train = replace(scorer.config.train, seed=config.train.seed)
+        told = replace(scorer.config, train=train)  # the same halves of baskets
+        told = choose_requests(told, corpus.data, corpus.test, limit)
+        name = ranker.resolve().name
+        lists[f"ranked by {name}"], _ = rank(scorer, told, answers, scores)
+        lists[f"{name} alone"], _, _ = _answer(scorer, told, _DEPTH * top, log)
     lists |= _baselines(config, corpus, requests, vectors, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
@@ -144,12 +154,24 @@ def is_judged(folder: Path) -> bool:
       InputError: no retriever's run, or a damaged one.
     """
     config = runs.open_finished(folder, RetrieverExperiment)
-    judged = [row for row in runs.read_rows(folder) if "beam_yield" in row]
+    judged = read_judgement(folder)
     if not judged or not (folder / runs.SAMPLES).exists():
         return False
     now = {"step": checkpoint_step(folder), **_search_fields(config)}
-    # Runs of before there was a temperature say none.
-    return all(judged[-1].get(name, 0) == value for name, value in now.items())
+    judged = {"search/temperature": 0.0} | judged  # older versions had none
+    return all(judged.get(name) == value for name, value in now.items())
+
+
+def read_judgement(folder: Path) -> dict[str, float]:
+    """The figures of a run's last evaluation, as `evaluate_retriever` returns them;
+    empty if there was none.
+
+    Raises:
+      InputError: the metrics are damaged.
+    """
+    judged = [row for row in runs.read_rows(folder) if "beam_yield" in row]
+    last = judged[-1] if judged else {}
+    return {k: float("nan") if v is None else v for k, v in last.items()}
 
 
 def format_values(values: dict[str, float], num_requests: int) -> str:
@@ -194,8 +216,8 @@ def shown_views(values: dict[str, float]) -> dict[str, str]:
 
 def shown_systems(values: dict[str, float]) -> list[str]:
     """The model, a ranker and the baselines, so far as an evaluation had them."""
-    names = (MODEL, RANKED, RANKER, *BASELINES)
-    return [name for name in names if f"item/{name}/mrr" in values]
+    parts = [key.split("/") for key in values if key.startswith("item/")]
+    return [part[1] for part in parts if part[2:] == ["mrr"]]
 
 
 def drawn_systems(values: dict[str, float]) -> tuple[str, str]:
@@ -211,16 +233,18 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, float]:
 
 
 def _answer(
-    retriever: Retriever | Ranked, requests: Requests, top: int, log: Log
-) -> tuple[NDArray, NDArray]:
-    items, yields = [], []
+    retriever: Retriever, requests: Requests, top: int, log: Log
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Products of each request, their scores, and its beam yield."""
+    items, scores, yields = [], [], []
     for products, _ in retriever.retrieve(requests, top=top):
         items.append(products.items)
+        scores.append(products.scores)
         yields.append(products.beam_yield)
         done = sum(map(len, items))
         if len(items) % 5 == 0 or done == len(requests):
             log(f"retrieved for {done:,}/{len(requests):,} requests")
-    return np.concatenate(items), np.concatenate(yields)
+    return np.concatenate(items), np.concatenate(scores), np.concatenate(yields)
 
 
 def _compare_exact(
@@ -264,9 +288,7 @@ def _find_vectors(
     """
     folder = Path(retriever.config.tokenizer)
     try:
-        tokenizer = Tokenizer.load(folder)
-        if tokenizer.digest() != retriever.table.manifest.tokenizer:
-            raise InputError(f"the one in {folder} is another")
+        tokenizer = Tokenizer.load_maker(folder, retriever.table)
         vectors = tokenizer.recipe.encode(corpus.catalog)
     except InputError as error:
         log(f"note: {NEAREST!r} is left out, since it needs the tokenizer: {error}")

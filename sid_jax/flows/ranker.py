@@ -7,102 +7,76 @@ and a vector of its own tells a product from those. (LIGER, arXiv 2411.18814, ha
 in one model, and ranks by the second alone.)
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
+from sid_jax.flows.corpus import Corpus, keep_corpus
 from sid_jax.flows.retriever import load_retriever
 from sid_jax.flows.scorer import Scorer
-from sid_jax.flows.speller import Speller
-from sid_jax.sids.beam import Beams
-from sid_jax.sids.index import Products
-from sid_jax.typing import Bool, Float, Int, NDArray, typed
+from sid_jax.typing import Float, Int, NDArray, typed
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """Requests -> products, as `Speller`, in the order of both models' scores.
+def load_ranker(ranker: Path, judged: RetrieverExperiment) -> Scorer:
+    """The SASRec of a run, to rank what another retriever finds.
 
-    Attributes:
-      speller: finds candidates.
-      scorer: of the same catalog and retailers.
-      weight: w, of the scorer's log-probability.
+    Args:
+      ranker: its run folder.
+      judged: of the other one. The ranker answers what may be answered there.
+
+    Raises:
+      InputError: no run of a SASRec, or one that has learned from other baskets.
     """
-
-    speller: Speller
-    scorer: Scorer
-    weight: float = 0.5
-
-    @classmethod
-    def load(cls, folder: Path, ranker: Path, weight: float = 0.5) -> "Ranked":
-        """The retrievers of two runs.
-
-        Raises:
-          InputError: no such runs, not one of each kind, or of other data.
-        """
-        if not 0 <= weight <= 1:
-            raise InputError(f"the ranker's weight {weight} must be in [0, 1]")
-        speller, scorer = load_retriever(folder), load_retriever(ranker)
-        if not isinstance(speller, Speller):
-            raise InputError(f"{folder} scores items; --ranker is for one that spells")
-        if not isinstance(scorer, Scorer):
+    scorer = load_retriever(ranker)
+    if not isinstance(scorer, Scorer):
+        raise InputError(
+            f"--ranker {ranker} spells SIDs; name the run of a SASRec, which scores"
+        )
+    for name, own, other in (
+        ("data.name", judged.data.name, scorer.config.data.name),
+        ("holdout", judged.holdout, scorer.config.holdout),
+    ):
+        if own != other:
             raise InputError(
-                f"--ranker {ranker} spells SIDs; name the run of a SASRec, which scores"
+                f"--ranker {ranker} has {name}={other}, and what it is to rank {own}: "
+                "train it on the same baskets"
             )
-        items = [runs.read_catalog(each).item_ids for each in (folder, ranker)]
-        told = [
-            ("items", *map(len, items)),
-            ("retailers", speller.index.num_retailers, scorer.index.num_retailers),
-            ("prompts", speller.config.prompts, scorer.config.prompts),
-        ]
-        for name, own, other in told:
-            if own != other or (name == "items" and items[0] != items[1]):
-                raise InputError(
-                    f"--ranker {ranker} has other {name} ({other}) than {folder} "
-                    f"({own}); both must read the same data set in the same way"
-                )
-        return cls(speller, scorer, weight)
-
-    def retrieve(
-        self,
-        requests: Requests,
-        *,
-        top: int | None = None,
-        item_mask: Bool[NDArray, " N"] | None = None,
-    ) -> Iterator[tuple[Products, Beams]]:
-        """As `Speller.retrieve`; beams come as they were found."""
-        start = 0
-        for products, beams in self.speller.retrieve(
-            requests, top=top, item_mask=item_mask
-        ):
-            rows = np.arange(start, start + len(products.items))
-            start += len(rows)
-            scores = self.scorer.score(requests.take(rows), products.items)
-            yield rank(products, scores, self.weight), beams
+    config = replace(scorer.config, data=judged.data)
+    keep_corpus(ranker, Corpus.load(config, ranker / runs.SIDS))
+    search = replace(config.search, owned=judged.search.owned)
+    return replace(scorer, config=replace(config, search=search))
 
 
 @typed
-def rank(products: Products, scores: Float[NDArray, "B n"], weight: float) -> Products:
-    """Products by their own scores and another's; ties keep their order.
+def rank(
+    scorer: Scorer,
+    requests: Requests,
+    items: Int[NDArray, "B n"],
+    scores: Float[NDArray, "B n"],
+    weight: float = 0.5,
+) -> tuple[Int[NDArray, "B n"], Float[NDArray, "B n"]]:
+    """Candidates by both models' scores, best first; ties keep their order.
 
     Args:
-      products: of each request.
-      scores: log-probability of each by the other; not read of fillers.
-      weight: of the other's.
+      scorer: the ranker.
+      requests: as the ranker is to be told of them.
+      items: candidates of each request; -1 is filler, which comes last.
+      scores: their log-probabilities by what found them.
+      weight: w, of the ranker's.
+
+    Raises:
+      InputError: a weight outside [0, 1].
     """
-    real = products.items >= 0
-    mixed = weight * np.where(real, scores, 0) + (1 - weight) * np.where(
-        real, products.scores, 0
-    )
+    if not 0 <= weight <= 1:
+        raise InputError(f"the ranker's weight {weight} must be in [0, 1]")
+    real = items >= 0
+    own, other = np.where(real, scores, 0), scorer.score(requests, items)
+    mixed = weight * np.where(real, other, 0) + (1 - weight) * own
     mixed = np.where(real, mixed, -np.inf).astype(np.float32)
-    order: Int[NDArray, "B n"] = np.argsort(-mixed, axis=1, kind="stable")
-    items, leaves, mixed = (
-        np.take_along_axis(each, order, axis=1)
-        for each in (products.items, products.leaves, mixed)
-    )
-    return Products(items, mixed, leaves, products.beam_yield)
+    order = np.argsort(-mixed, axis=1, kind="stable")
+    return np.take_along_axis(items, order, 1), np.take_along_axis(mixed, order, 1)

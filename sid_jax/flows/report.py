@@ -15,6 +15,7 @@ from sid_jax.flows.evaluate import (
     MODEL,
     RULE,
     drawn_systems,
+    read_judgement,
     shown_systems,
     shown_views,
 )
@@ -43,9 +44,9 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
     config = runs.open_finished(folder, RetrieverExperiment)
     table = runs.read_sids(folder / runs.SIDS)
     catalog = runs.read_catalog(folder)
-    rows, values = runs.read_rows(folder), runs.read_latest(folder)
+    rows, values = runs.read_rows(folder), read_judgement(folder)
     samples = _read_samples(folder)
-    if "beam_yield" not in values:
+    if not values:
         raise InputError(f"{folder} was not evaluated yet: sid evaluate {folder}")
     codes, sizes = table.codes(), table.manifest.codebook_sizes
     figures = intrinsic_metrics(codes, sizes)

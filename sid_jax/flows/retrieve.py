@@ -3,9 +3,10 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment
@@ -14,13 +15,14 @@ from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import read_retailers
 from sid_jax.flows.retriever import load_retriever
+from sid_jax.flows.speller import Speller
 from sid_jax.sids.vocab import format_sid
 from sid_jax.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A retrieved product."""
+    """A retrieved product; its score is a log-probability, raised by noise if drawn."""
 
     item_id: str
     title: str
@@ -37,6 +39,8 @@ def retrieve(
     retailer: str = "",
     where: Mapping[str, str] | None = None,
     top: int = 10,
+    temperature: float | None = None,
+    seed: int = 0,
 ) -> list[Offer]:
     """The best products for one request.
 
@@ -47,9 +51,12 @@ def retrieve(
       retailer: the store; may be left out if there is one only.
       where: conditions on attributes, `brand`, or `category`.
       top: at most so many products.
+      temperature: in place of the run's `search.temperature`.
+      seed: of what is drawn at a temperature.
 
     Raises:
-      InputError: unknown items, retailers, attributes or values.
+      InputError: unknown items, retailers, attributes or values, or a temperature for a
+        retriever that draws nothing.
     """
     if top < 1:
         raise InputError(f"--top must be positive: {top}")
@@ -74,7 +81,16 @@ def retrieve(
         owned_counts=np.maximum(_row(counts, 1), 0),
     )
     retriever = load_retriever(folder)
-    products, _ = next(retriever.retrieve(requests, top=top, item_mask=mask))
+    if isinstance(retriever, Speller):
+        if temperature is not None:
+            retriever = _at(retriever, temperature)
+        key = jax.random.key(seed)
+        answers = retriever.retrieve(requests, top=top, item_mask=mask, key=key)
+    elif temperature:
+        raise InputError(f"--temperature draws SIDs, and {folder} scores items")
+    else:
+        answers = retriever.retrieve(requests, top=top, item_mask=mask)
+    products, _ = next(answers)
     return [
         Offer(
             item_id=catalog.item_ids[item],
@@ -86,6 +102,11 @@ def retrieve(
         for item, score in zip(products.items[0], products.scores[0], strict=True)
         if item >= 0
     ]
+
+
+def _at(retriever: Speller, temperature: float) -> Speller:
+    search = replace(retriever.config.search, temperature=temperature)
+    return replace(retriever, config=replace(retriever.config, search=search))
 
 
 @contextmanager

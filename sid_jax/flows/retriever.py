@@ -23,6 +23,7 @@ from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import (
     Corpus,
+    find_vectors,
     keep_corpus,
     keep_vectors,
     read_index,
@@ -60,16 +61,20 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     source = _find_sids(config, folder, done)
     corpus = Corpus.load(config, source)
     index = corpus.index()
-    before = _load_start(config, corpus) if done is None else None
     if done is None:
-        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS, runs.ITEM_VECTORS):
+        (folder / runs.ITEM_VECTORS).unlink(missing_ok=True)  # of a run never begun
+    vectors = None
+    if _tells_users(config):
+        vectors = find_vectors(folder, corpus, Path(config.tokenizer))
+    before = _load_start(config, corpus, vectors) if done is None else None
+    if done is None:
+        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS):
             (folder / name).unlink(missing_ok=True)  # of a run that never began
         with replacing(folder / runs.SIDS) as temporary:
             shutil.copyfile(source, temporary)
     keep_corpus(folder, corpus)
-    vectors = None
-    if _tells_users(config):
-        vectors = keep_vectors(folder, corpus, Path(config.tokenizer))
+    if vectors is not None:
+        keep_vectors(folder, vectors)
     write_config(folder / runs.CONFIG, config)
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
@@ -202,7 +207,9 @@ def _codewords(config: RetrieverExperiment) -> tuple[NDArray, ...]:
     )
 
 
-def _load_start(config: RetrieverExperiment, corpus: Corpus) -> PyTree:
+def _load_start(
+    config: RetrieverExperiment, corpus: Corpus, vectors: NDArray | None
+) -> PyTree:
     """Parameters to go on from, on the host: the new run may lie on other devices."""
     if not config.start:
         return None
@@ -212,7 +219,15 @@ def _load_start(config: RetrieverExperiment, corpus: Corpus) -> PyTree:
         ("model", before.config.model, config.model),
         ("codebooks", before.vocab.codebook_sizes, corpus.vocab.codebook_sizes),
         ("retailers", before.vocab.num_retailers, corpus.vocab.num_retailers),
+        ("prompts.user", _tells_users(before.config), _tells_users(config)),
     ]
+    if (
+        vectors is not None
+        and isinstance(before, Speller)
+        and before.vectors is not None
+    ):
+        widths = before.vectors.shape[1], vectors.shape[1]
+        pairs.append(("item vectors of width", *widths))
     if isinstance(config.model, SASRecConfig) and config.model.items == "atomic":
         items = runs.read_catalog(folder).item_ids
         same = items == corpus.catalog.item_ids

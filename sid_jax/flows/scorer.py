@@ -1,8 +1,8 @@
 """A scoring retriever answers requests: every item of the catalog is compared.
 
 Where items are sums of their codes' vectors, those of one SID score alike: each SID is
-compared once, as often as it has items, and the index tells its items apart, as it does
-for a retriever that spells.
+compared once, for as many items as may be answered under it, and the index tells these
+apart, as it does for a retriever that spells.
 """
 
 from collections.abc import Iterator
@@ -96,7 +96,8 @@ class Scorer:
         params: PyTree = None,
     ) -> Iterator[tuple[Products, None]]:
         """Answers requests, a batch at a time; the basket's items are left out, and, if
-        so configured, what the household owns.
+        so configured, what the household owns. Where items are scored by their SIDs,
+        they come from the best `search.num_beams` of these.
         """
         top = top or self.config.search.top
         width = self.config.search.num_beams if self._by_sid else top
@@ -108,10 +109,10 @@ class Scorer:
             if item_mask is not None:
                 mask &= item_mask
             batch, eligible = self._lay_out(part), self._eligible(part, mask)
-            size = min(width, eligible.shape[1])
+            few = min(width, eligible.shape[1])
             with use_mesh(mesh, self.config.mesh.rules):
                 batch, eligible = place((batch, eligible), mesh)
-                scores, best = self._jitted(params, batch, eligible, size)
+                scores, best = self._jitted(params, batch, eligible, few)
             scores, best = np.asarray(scores)[:count], np.asarray(best)[:count]
             part, mask = part.take(np.arange(count)), mask[:count]
             yield self._products(part, scores, best, mask, top), None
@@ -149,17 +150,17 @@ class Scorer:
 
     def _eligible(
         self, requests: Requests, mask: Bool[NDArray, "B N"]
-    ) -> Bool[NDArray, "B C"]:
-        """Which candidates, items or SIDs of the table, have something to answer."""
+    ) -> Int[NDArray, "B C"]:
+        """How many items each candidate, an item or a SID of the table, may answer."""
         if self._by_sid:
-            allowed = self.index.allowed(requests.retailers, mask)
+            counts = self.index.counts(requests.retailers, mask).astype(np.int32)
             # The table's last SIDs may be of items that this catalog lacks.
-            others = len(self.table.sids) - allowed.shape[1]
-            return np.pad(allowed, ((0, 0), (0, others)))
-        eligible = np.zeros(mask.shape, bool)
+            others = len(self.table.sids) - counts.shape[1]
+            return np.pad(counts, ((0, 0), (0, others)))
+        eligible = np.zeros(mask.shape, np.int32)
         for row, retailer in enumerate(requests.retailers):
             first, end = self.index.starts[retailer : retailer + 2]
-            eligible[row, self.index.items[first:end]] = True
+            eligible[row, self.index.items[first:end]] = 1
         return eligible & mask
 
     def _products(
@@ -206,19 +207,15 @@ class Scorer:
     def _jitted(self):
         task = scorer_task(self.config, self.vocab, self.codes)
         rows = compared = jnp.asarray(task.rows)
-        counts = jnp.zeros(len(rows))
         if self._by_sid:
             told = self.table.sids, self.vocab.codebook_sizes
             compared = jnp.asarray(item_rows(task.model, *told)[0])
-            sizes = np.bincount(self.index.leaves, minlength=len(compared))
-            counts = jnp.log(jnp.maximum(jnp.asarray(sizes), 1))
 
-        def answer(params, batch, eligible, size):
+        def answer(params, batch, eligible, few):
             scores: Any = task.module.apply(
                 {"params": params}, batch, rows, compared, method=_next_scores
             )
-            scores = jnp.where(eligible, scores + counts, -jnp.inf)
-            return jax.lax.top_k(scores, size)
+            return jax.lax.top_k(scores + jnp.log(eligible), few)
 
         return jax.jit(answer, static_argnums=3)
 

@@ -52,17 +52,19 @@ class Speller:
         top: int | None = None,
         item_mask: Bool[NDArray, " N"] | None = None,
         params: PyTree = None,
+        key: Key[jax.Array, ""] | None = None,
     ) -> Iterator[tuple[Products, Beams]]:
         """Answers requests, a batch at a time; the basket's items are left out, and, if
         so configured, what the household owns.
 
         Beams are held to the SIDs under which the retailer carries an item of
-        `item_mask`. `params` stand in for the retriever's own. At a temperature, the
-        same requests in the same batches draw the same answers.
+        `item_mask`. `params` stand in for the retriever's own. At a temperature, `key`,
+        that of training's seed if None, draws the same answers to the same batches, and
+        scores are log-probabilities raised by noise.
         """
         size = self.config.search.batch_size
         shares = make_mesh(self.config.mesh).shape["data"]
-        key = jax.random.key(self.config.train.seed)
+        key = jax.random.key(self.config.train.seed) if key is None else key
         for number, (part, count) in enumerate(requests.batches(size, shares)):
             mask = self._mask(part, item_mask)
             drawn = jax.random.fold_in(key, number)
@@ -216,7 +218,7 @@ class Speller:
                 num_beams=config.search.num_beams,
                 allowed=allowed,
                 softmax="allowed" if draws else config.task.softmax,
-                temperature=config.search.temperature if draws else 1.0,
+                temperature=float(config.search.temperature) if draws else 1.0,
                 key=key if draws else None,
             )
 

@@ -63,7 +63,7 @@ def beam_search(
     num_beams: int,
     allowed: Bool[Array, "B U"] | None = None,
     softmax: Softmax = "codes",
-    temperature: float | Float[Array, ""] = 1.0,
+    temperature: float | int | Float[Array, ""] = 1.0,
     key: Key[Array, ""] | None = None,
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
@@ -81,7 +81,7 @@ def beam_search(
       allowed: the leaves that each request may reach; all when None.
       softmax: what each is over: all `codes` of the level, the `existing` ones after
         the prefix, as in training by it, or those `allowed` of them.
-      temperature: what logits are divided by, above 0.
+      temperature: what each code's logits are divided by, above 0.
       key: draws SIDs without replacement, in the order drawn, instead of the best. It
         asks for softmax="allowed": what is drawn from is then a distribution over the
         allowed leaves.

@@ -82,13 +82,24 @@ class ItemIndex:
         Raises:
           InputError: unknown retailers, or a mask of another shape.
         """
-        self._check(retailers, item_mask)
-        entries, requests = _spread(self.starts[retailers], self.starts[retailers + 1])
-        items = self.items[entries]
-        keep = _eligible(item_mask, requests, items)
         allowed = np.zeros((len(retailers), self.num_leaves), bool)
-        allowed[requests[keep], self.leaves[items[keep]]] = True
+        allowed[self._reach(retailers, item_mask)] = True
         return allowed
+
+    @typed
+    def counts(
+        self,
+        retailers: Int[NDArray, " B"],
+        item_mask: Bool[NDArray, "*b N"] | None = None,
+    ) -> Int[NDArray, "B U"]:
+        """How many items of the mask each retailer carries under each leaf.
+
+        Arguments and errors as in `allowed`.
+        """
+        shape = len(retailers), self.num_leaves
+        requests, leaves = self._reach(retailers, item_mask)
+        cells = np.ravel_multi_index((requests, leaves), shape)
+        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
 
     @typed
     def products(
@@ -152,6 +163,16 @@ class ItemIndex:
         answer.scores[row, rank] = ranked[chosen]
         answer.leaves[row, rank] = leaves.ravel()[beams[chosen]]
         return answer
+
+    def _reach(
+        self, retailers: NDArray, item_mask: NDArray | None
+    ) -> tuple[NDArray, NDArray]:
+        """Request and leaf of each eligible entry."""
+        self._check(retailers, item_mask)
+        entries, requests = _spread(self.starts[retailers], self.starts[retailers + 1])
+        items = self.items[entries]
+        keep = _eligible(item_mask, requests, items)
+        return requests[keep], self.leaves[items[keep]]
 
     def _check(self, retailers: NDArray, item_mask: NDArray | None) -> None:
         unknown = (retailers < 0) | (retailers >= self.num_retailers)

@@ -138,7 +138,7 @@ def run_evaluate(argv: list[str]) -> None:
         oracle: int = 0
         """Score all SIDs for so many of the requests, to tell what beams lose."""
         ranker: Path | None = None
-        """Run of a SASRec on the same data, to rank what is retrieved; shown beside."""
+        """Run of a SASRec on the same baskets, to rank what is retrieved."""
 
     given = parse(Arguments, "evaluate", argv, run_evaluate)
     evaluate_retriever(given.workdir, say, given.oracle, given.ranker)

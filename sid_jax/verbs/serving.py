@@ -27,6 +27,10 @@ def run_retrieve(argv: list[str]) -> None:
         """A condition such as brand_tier=Private or category=BREAD; may be repeated."""
         top: int = 10
         """How many products."""
+        temperature: float | None = None
+        """Draw SIDs at this temperature, for variety; 0 searches the likeliest."""
+        seed: int = 0
+        """Of what is drawn."""
 
     given = parse(Arguments, "retrieve", argv, run_retrieve)
     conditions = {}
@@ -47,6 +51,8 @@ def run_retrieve(argv: list[str]) -> None:
         retailer=given.retailer,
         where=conditions,
         top=given.top,
+        temperature=given.temperature,
+        seed=given.seed,
     )
     for rank, offer in enumerate(offers, 1):
         say(

@@ -1,11 +1,13 @@
 """Candidates of a retriever that spells, in the order of one that scores as well."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus
-from sid_jax.flows.ranker import Ranked
+from sid_jax.flows.ranker import load_ranker, rank
 from sid_jax.flows.retriever import choose_requests, load_retriever
 
 EXPERIMENT = """
@@ -17,7 +19,7 @@ def get_config():
         tokenizer={tokenizer!r},
         data=DataConfig(name="tiny", data_dir={data!r}),
         prompts=SequenceConfig(),
-        model={model}(),
+        model=SASRecConfig(),
     ))
     search = SearchConfig(num_beams=60, top=60, batch_size=8)
     return replace(config, search=search, mesh=MeshConfig(data=1))
@@ -25,85 +27,88 @@ def get_config():
 
 
 @pytest.fixture(scope="module")
-def runs(world, tmp_path_factory):
-    """Run folders of a speller and a scorer that read the same histories."""
-    root, folders = tmp_path_factory.mktemp("ranker"), []
-    for name, model in (("speller", "HierarchicalConfig"), ("scorer", "SASRecConfig")):
-        file = root / f"{name}.py"
-        told = {"tokenizer": str(world.tokenizer), "data": str(world.data)}
-        file.write_text(EXPERIMENT.format(model=model, **told))
-        assert world.run("train", file, "--workdir", root / name) == 0
-        folders.append(root / name)
-    return folders
+def folder(world, tmp_path_factory):
+    """The run of a scorer; the world's retriever reads other prompts."""
+    root = tmp_path_factory.mktemp("ranker")
+    told = {"tokenizer": str(world.tokenizer), "data": str(world.data)}
+    (root / "scorer.py").write_text(EXPERIMENT.format(**told))
+    told = ("--workdir", root / "scorer")
+    assert world.run("train", root / "scorer.py", *told) == 0
+    return root / "scorer"
 
 
 @pytest.fixture(scope="module")
-def requests(runs):
-    config = load_retriever(runs[0]).config
-    corpus = Corpus.load(config, runs[0] / "sids.parquet")
-    return choose_requests(config, corpus.data, corpus.test, 0)
-
-
-def collect(retriever, requests, **told):
-    answers = [products for products, _ in retriever.retrieve(requests, **told)]
-    return (
-        np.concatenate([getattr(each, name) for each in answers])
-        for name in ("items", "scores", "leaves")
+def found(world, folder):
+    """A ranker, requests as it is told of them, candidates and their scores."""
+    speller = load_retriever(world.retriever)
+    scorer = load_ranker(folder, speller.config)
+    corpus = Corpus.load(speller.config, world.retriever / "sids.parquet")
+    asked, told = (
+        choose_requests(each.config, corpus.data, corpus.test, 0)
+        for each in (speller, scorer)
     )
+    np.testing.assert_array_equal(asked.basket, told.basket)
+    answers = [products for products, _ in speller.retrieve(asked)]
+    items = np.concatenate([each.items for each in answers])
+    return scorer, told, items, np.concatenate([each.scores for each in answers])
 
 
-def test_the_order_is_of_both_models_scores(runs, requests):
-    ranked = Ranked.load(*runs, weight=0.3)
-    items, scores, leaves = collect(ranked, requests)
-    own_items, own, _ = collect(ranked.speller, requests)
+def test_the_order_is_of_both_models_scores(found):
+    scorer, requests, candidates, own = found
+    items, scores = rank(scorer, requests, candidates, own, weight=0.3)
     every = np.broadcast_to(np.arange(60, dtype=np.int32), (len(requests), 60))
-    other = ranked.scorer.score(requests, every)
+    other = scorer.score(requests, every)
     np.testing.assert_allclose(np.exp(other).sum(axis=1), 1.0, rtol=1e-4)
     for row in range(len(requests)):
-        found = own_items[row] >= 0
-        mixed = dict(
-            zip(
-                own_items[row][found].tolist(),
-                0.3 * other[row, own_items[row][found]] + 0.7 * own[row][found],
-                strict=True,
-            )
-        )
-        best = sorted(mixed, key=lambda item: -mixed[item])
-        assert items[row][: len(best)].tolist() == best
-        wanted = [mixed[item] for item in best]
+        real = candidates[row] >= 0
+        mixed = 0.3 * other[row, candidates[row]] + 0.7 * own[row]
+        pairs = zip(candidates[row][real].tolist(), mixed[real], strict=True)
+        best = sorted(pairs, key=lambda pair: -pair[1])
+        assert items[row][: len(best)].tolist() == [item for item, _ in best]
+        wanted = [score for _, score in best]
         np.testing.assert_allclose(scores[row][: len(best)], wanted, atol=1e-4)
         assert (items[row][len(best) :] == -1).all()
-    real = items >= 0
-    assert (leaves[real] == ranked.speller.index.leaves[items[real]]).all()
+        assert (scores[row][len(best) :] == -np.inf).all()
 
 
-def test_at_either_end_one_model_ranks_alone(runs, requests):
-    own, _, _ = collect(load_retriever(runs[0]), requests)
-    items, _, _ = collect(Ranked.load(*runs, weight=0.0), requests)
-    np.testing.assert_array_equal(items, own)
-    # All that is carried is a candidate here, so that nothing of the scorer's is lost.
-    wanted, _, _ = collect(load_retriever(runs[1]), requests)
-    items, _, _ = collect(Ranked.load(*runs, weight=1.0), requests)
-    np.testing.assert_array_equal(items, wanted)
-
-
-def test_evaluation_shows_what_the_ranker_adds(runs, world, capsys):
-    assert world.run("evaluate", runs[0], "--ranker", runs[1]) == 0
-    told = capsys.readouterr().out
-    for name in ("sid_jax, then ranked", "the ranker alone"):
-        assert name in told
-    page = (runs[0] / "report.html").read_text()
-    assert "then ranked" in page
-
-
-def test_what_cannot_rank_is_refused(runs, world):
-    speller, scorer = runs
-    for pair, message in (
-        ((scorer, scorer), "scores items; --ranker is for one that spells"),
-        ((speller, speller), "--ranker .* spells SIDs; name the run of a SASRec"),
-        ((world.retriever, scorer), "other prompts"),
-    ):
-        with pytest.raises(InputError, match=message):
-            Ranked.load(*pair)
+def test_at_either_end_one_model_ranks_alone(found):
+    scorer, requests, candidates, own = found
+    items, _ = rank(scorer, requests, candidates, own, weight=0.0)
+    np.testing.assert_array_equal(items, candidates)
+    items, _ = rank(scorer, requests, candidates, own, weight=1.0)
+    answers = [products.items for products, _ in scorer.retrieve(requests)]
+    for row, order in enumerate(np.concatenate(answers)):
+        kept = [item for item in order if item in set(candidates[row])]
+        assert items[row][items[row] >= 0].tolist() == [i for i in kept if i >= 0]
     with pytest.raises(InputError, match=r"weight 1.5 must be in \[0, 1\]"):
-        Ranked.load(*runs, weight=1.5)
+        rank(scorer, requests, candidates, own, weight=1.5)
+
+
+def test_evaluation_shows_what_the_ranker_adds(world, folder, tmp_path, capsys):
+    run = world.copy("retriever", tmp_path / "run")
+    assert world.run("evaluate", run, "--ranker", folder) == 0
+    out, page = capsys.readouterr().out, (run / "report.html").read_text()
+    for name in ("ranked by scorer", "scorer alone"):
+        assert name in out and name in page
+    assert world.run("evaluate", run) == 0
+    out, page = capsys.readouterr().out, (run / "report.html").read_text()
+    for name in ("ranked by scorer", "scorer alone"):
+        assert name not in out and name not in page
+
+
+def test_what_cannot_rank_is_refused_before_the_work(world, folder, tmp_path, capsys):
+    config = load_retriever(world.retriever).config
+    with pytest.raises(InputError, match="spells SIDs; name the run of a SASRec"):
+        load_ranker(world.retriever, config)
+    with pytest.raises(InputError, match=r"has holdout=0.0, and .* 0.1: .* same bask"):
+        load_ranker(folder, replace(config, holdout=0.1))
+    with pytest.raises(InputError, match=r"data.name=tiny, and what it is to rank oth"):
+        load_ranker(folder, replace(config, data=replace(config.data, name="other")))
+    run = world.copy("retriever", tmp_path / "run")
+    text = (run / "config.json").read_text()
+    hot = text.replace('"temperature": 0.0', '"temperature": 1.0')
+    assert hot != text
+    (run / "config.json").write_text(hot)
+    for words in (("--ranker", folder), ("--oracle", 2)):
+        assert world.run("evaluate", run, *words) == 2
+        assert "no log-probabilities" in capsys.readouterr().err

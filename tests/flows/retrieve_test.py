@@ -139,6 +139,20 @@ def test_the_command_prints_what_the_function_finds(world, capsys):
         assert "[shop > home > soap]" in line
 
 
+def test_the_command_draws_others_with_another_seed(world, capsys):
+    words = ("retrieve", world.retriever, "--retailer", "east", "--top", 60)
+
+    def answer(*more):
+        assert world.run(*words, *more) == 0
+        return capsys.readouterr().out
+
+    hot = [answer("--temperature", 2, "--seed", seed) for seed in (0, 0, 1)]
+    assert hot[0] == hot[1] != hot[2]
+    assert answer() == answer("--seed", 1)
+    assert world.run(*words, "--temperature", 1e-9) == 2
+    assert "must be 0, or at least 1e-6" in capsys.readouterr().err
+
+
 def test_no_product_is_said_so(world, capsys):
     words = ("--retailer", "north", "--where", "stock=1", "--where", "category=soap")
     words += ("--where", "price=9.5")

@@ -4,6 +4,8 @@ import dataclasses
 import shutil
 from dataclasses import replace
 
+import chex
+import jax
 import numpy as np
 import pytest
 
@@ -185,7 +187,7 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
 
 
 def test_draws_are_of_what_is_carried_and_repeat_with_the_seed(retriever, requests):
-    search = replace(retriever.config.search, temperature=1.0, num_beams=60, top=60)
+    search = replace(retriever.config.search, temperature=1, num_beams=60, top=60)
     hot = replace(retriever, config=replace(retriever.config, search=search))
     cold = replace(search, temperature=1e-4)
     cold = replace(retriever, config=replace(retriever.config, search=cold))
@@ -203,6 +205,9 @@ def test_draws_are_of_what_is_carried_and_repeat_with_the_seed(retriever, reques
         assert set(drawn[row]) == set(found[row])
     other = replace(hot.config, train=replace(hot.config.train, seed=1))
     assert (answer(replace(hot, config=other)) != drawn).any()
+    eight = replace(hot.config, mesh=MeshConfig(data=8))
+    anywhere = replace(hot, config=eight, params=jax.device_get(hot.params))
+    np.testing.assert_array_equal(answer(anywhere), drawn)
 
 
 def test_variety_is_measured_at_each_temperature(world, load_benchmark):
@@ -219,7 +224,7 @@ def test_variety_is_measured_at_each_temperature(world, load_benchmark):
     assert all(0 < row["coverage"] <= 1 for row in rows.values())
 
 
-def test_what_a_household_bought_is_told_by_a_vector(world, tmp_path):
+def test_what_a_household_bought_is_told_by_a_vector(world, tmp_path, capsys):
     file, folder = tmp_path / "experiment.py", tmp_path / "run"
     file.write_text(
         f"""
@@ -236,8 +241,14 @@ def get_config():
     return replace(config, mesh=MeshConfig(data=1))
 """
     )
-    assert world.run("train", file, "--workdir", folder) == 0
+    # As without an interruption; and what was kept serves, the tokenizer being gone.
+    assert world.run("train", file, "--workdir", folder, "--train.steps", 2) == 0
+    gone = ("--tokenizer", tmp_path / "gone")
+    assert world.run("train", file, "--workdir", folder, *gone) == 0
+    assert world.run("train", file, "--workdir", tmp_path / "whole") == 0
     retriever = load_retriever(folder)
+    whole = load_retriever(tmp_path / "whole")
+    chex.assert_trees_all_equal(retriever.params, whole.params)
     corpus = Corpus.load(retriever.config, folder / "sids.parquet")
     requests = choose_requests(retriever.config, corpus.data, corpus.test, 8)
     items = np.zeros((len(requests), 1), np.int32)
@@ -250,6 +261,14 @@ def get_config():
     np.save(folder / "item_vectors.npy", kept[:-1])
     with pytest.raises(InputError, match=r"item_vectors\.npy.*vectors of 60 items"):
         load_retriever(folder)
+    other = world.copy("tokenizer", tmp_path / "other")
+    sids = read_table(other / "sids.parquet")
+    manifest = replace(sids.manifest, tokenizer="another")
+    write_table(other / "sids.parquet", replace(sids, manifest=manifest))
+    told = ("--tokenizer", other, "--workdir", tmp_path / "refused")
+    assert world.run("train", file, *told) == 2
+    assert "is not the one of these SIDs" in capsys.readouterr().err
+    assert not list((tmp_path / "refused").iterdir())
     (folder / "item_vectors.npy").write_bytes(b"")
     with pytest.raises(InputError, match=r"item_vectors\.npy: not readable"):
         load_retriever(folder)

@@ -109,9 +109,8 @@ def test_what_is_owned_is_left_out(corpus, scorer):
 
 @pytest.mark.parametrize("kind", ["sid", "prefix"])
 def test_items_of_one_sid_are_told_apart_by_the_index(corpus, kind):
-    """An item's score is that of its SID, counted per item, and its share by the rule.
-
-    Were the index's shares equal, that would be the score of the item alone.
+    """A SID has the scores of all its items that may be answered, and the rule shares
+    them out: were the shares equal, each item would have its own score.
     """
     corpus, config = corpus
     model = dataclasses.replace(config.model, items=kind, rows=64)
@@ -138,7 +137,7 @@ def test_items_of_one_sid_are_told_apart_by_the_index(corpus, kind):
             assert set(items) == carried
             for leaf in np.unique(leaves[items]):
                 same = leaves[items] == leaf
-                total = wanted[items[same][0]] + np.log((leaves == leaf).sum())
+                total = wanted[items[same][0]] + np.log(same.sum())
                 np.testing.assert_allclose(
                     np.logaddexp.reduce(scores[same]), total, atol=1e-4
                 )

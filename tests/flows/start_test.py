@@ -35,6 +35,7 @@ def test_a_stopped_run_does_not_need_what_it_went_on_from(world, tmp_path):
     ("change", "words"),
     [
         (("--model.transformer.depth", 2), "has model="),
+        (("--prompts.user",), "has prompts.user=False, and this run True"),
         (("--tokenizer", "OTHER"), "has codebooks=(4, 4, 3), and this run (4, 4, 4)"),
     ],
 )

@@ -319,6 +319,20 @@ def test_a_low_temperature_draws_what_a_search_finds():
     np.testing.assert_array_equal(best.leaves[:, 0], drawn.leaves[:, 0])
 
 
+@pytest.mark.parametrize("temperature", [2, 2.0, jnp.float32(2)])
+def test_a_temperature_divides_the_logits(temperature):
+    rng, sizes = np.random.default_rng(0), (3, 4, 2)
+    tables = normal_tables(rng, 2, sizes)
+    trie = build_trie(random_sids(rng, sizes, 40), sizes)
+    start = {"prefix": jnp.zeros((2, 1), int), "more": jnp.zeros((2, 1, 2, 3))}
+    step = partial(look_up, sizes)
+    told = {"num_beams": 5, "temperature": temperature}
+    found = beam_search(step, tables, start, trie, **told)
+    halved = [table / 2 for table in tables]
+    wanted = beam_search(step, halved, start, trie, num_beams=5)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-6)
+
+
 def test_refuses_shapes_that_disagree():
     rng = np.random.default_rng(0)
     sizes = (3, 3)

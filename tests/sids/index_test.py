@@ -76,14 +76,16 @@ def test_allowed_agrees_with_a_filter_over_the_table(seed, sizes):
     retailers = rng.integers(0, index.num_retailers, 3)
     for mask in _masks(rng, 3, len(table)):
         allowed = index.allowed(retailers, mask)
+        counts = index.counts(retailers, mask)
         assert allowed.shape == (3, len(table.sids))
         for request, retailer in enumerate(retailers):
             eligible = _mask_row(mask, request, len(table))
             carried = _carried(lines, retailer)
             for leaf in range(len(table.sids)):
                 group = table.items[table.offsets[leaf] : table.offsets[leaf + 1]]
-                expected = any(eligible[item] and item in carried for item in group)
-                assert allowed[request, leaf] == expected
+                expected = sum(eligible[item] and item in carried for item in group)
+                assert counts[request, leaf] == expected
+                assert allowed[request, leaf] == (expected > 0)
 
 
 @settings(deadline=None, max_examples=50)
