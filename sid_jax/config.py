@@ -113,9 +113,11 @@ class SearchConfig:
       top: products of an answer.
       owned: whether what the household has bought before may be answered; without it,
         a search is held to the SIDs of what is new to the household.
-      temperature: above 0, SIDs are drawn without replacement, for variety, each
-        code's logits divided by it and the softmax taken over what may be answered
-        (near 0, code by code, the likeliest one); 0 searches for the likeliest SIDs.
+      temperature: above 0, SIDs are drawn without replacement, each code's logits
+        divided by it and the softmax over what may be answered (near 0, code by code,
+        the likeliest one); 0 searches for the likeliest SIDs.
+      likeness: b: products found are ranked by log-probability + b cos(v, u), v the
+        product's vector and u that of the last ones, as in `evals.baselines.nearest`.
       batch_size: requests that are searched at once.
       max_requests: requests of an evaluation; 0 for all.
       validation_requests: requests of an evaluation while training; 0 for all.
@@ -125,6 +127,7 @@ class SearchConfig:
     top: int = 50
     owned: bool = True
     temperature: float = 0.0
+    likeness: float = 0.0
     batch_size: int = 128
     max_requests: int = 0
     validation_requests: int = 512
@@ -133,10 +136,10 @@ class SearchConfig:
         for name in ("num_beams", "top", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name} must be positive")
-        if self.temperature and not 1e-6 <= self.temperature < float("inf"):
-            raise InputError(
-                f"search.temperature={self.temperature} must be 0, or at least 1e-6"
-            )
+        for name in ("temperature", "likeness"):
+            value = getattr(self, name)
+            if value and not 1e-6 <= value < float("inf"):
+                raise InputError(f"search.{name}={value} must be 0, or at least 1e-6")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +184,9 @@ class RetrieverExperiment:
             raise InputError("a TigerConfig reads prompts, not sequences: PromptConfig")
         if not packed and isinstance(model, SASRecConfig):
             raise InputError("a SASRecConfig reads sequences: SequenceConfig")
-        if self.search.temperature and isinstance(model, SASRecConfig):
-            raise InputError(
-                f"search.temperature={self.search.temperature} draws SIDs, and a "
-                "SASRecConfig spells none; set it to 0"
-            )
+        for name in ("temperature", "likeness"):
+            if getattr(self.search, name) and isinstance(model, SASRecConfig):
+                raise InputError(f"search.{name}: set it to 0; a SASRec spells nothing")
         if packed and getattr(model, "repeat", False):
             raise InputError(
                 "model.repeat points at the history of a prompt, which sequences do "

@@ -14,6 +14,8 @@ from sid_jax.errors import InputError
 from sid_jax.evals.ranking import pack
 from sid_jax.typing import Float, Int, NDArray, typed
 
+LAST = 3
+"""Products that `nearest` is told of, where nothing else says."""
 _AT_ONCE = 256  # requests whose scores of all items are held
 
 
@@ -199,12 +201,8 @@ def nearest(
       exclude: items already in the basket, padded with -1.
       decay: of the weight, a product.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    real = history >= 0
-    ago = real.sum(axis=1, keepdims=True) - np.cumsum(real, axis=1)
-    weights = np.where(real, decay**ago, 0).astype(np.float32)
-    wanted = (units[np.maximum(history, 0)] * weights[..., None]).sum(axis=1)
+    units = unit_rows(vectors)
+    wanted = last_vectors(units, history, decay)
     if exclude is None:
         exclude = np.zeros((len(retailers), 0), np.int32)
     store._check(retailers)
@@ -220,6 +218,27 @@ def nearest(
             ranked = carried[_largest(scores, number)]
             found[rows] = pack(ranked, ranked >= 0, hidden, k)
     return found
+
+
+@typed
+def last_vectors(
+    units: Float[NDArray, "N D"], history: Int[NDArray, "B S"], decay: float = 0.7
+) -> Float[NDArray, "B D"]:
+    """Sum of the last products' vectors: the last one's weighs 1, the one's before it
+    `decay`, and so on. Arguments as in `nearest`; 0 where there is no history.
+    """
+    real = history >= 0
+    ago = real.sum(axis=1, keepdims=True) - np.cumsum(real, axis=1)
+    weights = np.where(real, decay**ago, 0).astype(np.float32)
+    return (units[np.maximum(history, 0)] * weights[..., None]).sum(axis=1)
+
+
+@typed
+def unit_rows(vectors: Float[NDArray, "*b D"]) -> Float[NDArray, "*b D"]:
+    """Vectors of length 1, float32; 0 stays 0."""
+    vectors = vectors.astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
 
 
 def _largest(scores: NDArray, number: int) -> NDArray:

@@ -182,8 +182,8 @@ def find_vectors(
         recipe = Tokenizer.load_maker(tokenizer, corpus.table).recipe
     except InputError as error:
         raise InputError(
-            f"prompts.user tells of a household by item vectors: {error}; name the run "
-            "of the SIDs' tokenizer with --tokenizer, or leave prompts.user out"
+            f"prompts.user and search.likeness need item vectors: {error}; name the "
+            "run of the SIDs' tokenizer with --tokenizer, or leave both out"
         ) from None
     return recipe.encode(corpus.catalog).astype(np.float16)
 

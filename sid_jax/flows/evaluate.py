@@ -12,7 +12,7 @@ import numpy as np
 from sid_jax.config import RetrieverExperiment
 from sid_jax.data.pipeline import Requests, last_items
 from sid_jax.errors import InputError
-from sid_jax.evals.baselines import nearest, popular, repeats, rule
+from sid_jax.evals.baselines import LAST, nearest, popular, repeats, rule
 from sid_jax.evals.ranking import (
     bootstrap_interval,
     contains,
@@ -61,7 +61,6 @@ VIEWS = {
 _DEPTH = 4  # products per place of a list that its different SIDs are taken from
 _NUM_SAMPLES = 8
 _SHOWN = 10
-_LAST = 3  # products that NEAREST looks at
 
 
 def evaluate_retriever(
@@ -158,7 +157,8 @@ def is_judged(folder: Path) -> bool:
     if not judged or not (folder / runs.SAMPLES).exists():
         return False
     now = {"step": checkpoint_step(folder), **_search_fields(config)}
-    judged = {"search/temperature": 0.0} | judged  # older versions had none
+    # Older versions had none of these.
+    judged = {"search/temperature": 0.0, "search/likeness": 0.0} | judged
     return all(judged.get(name) == value for name, value in now.items())
 
 
@@ -228,7 +228,7 @@ def drawn_systems(values: dict[str, float]) -> tuple[str, str]:
 
 def _search_fields(config: RetrieverExperiment) -> dict[str, float]:
     """What an evaluation depends on and a run may change."""
-    names = ("num_beams", "top", "owned", "max_requests", "temperature")
+    names = ("num_beams", "top", "owned", "max_requests", "temperature", "likeness")
     return {f"search/{name}": float(getattr(config.search, name)) for name in names}
 
 
@@ -311,7 +311,7 @@ def _baselines(
         rule(store, retailers, owned, top, exclude),
     ]
     if vectors is not None:
-        last = last_items(requests, _LAST)
+        last = last_items(requests, LAST)
         answers.append(nearest(store, retailers, vectors, last, top, exclude))
     return dict(zip(BASELINES, answers, strict=False))
 
@@ -340,7 +340,7 @@ def _answer_unseen(
             corpus.unseen,
             requests.retailers,
             plain,
-            last_items(requests, _LAST),
+            last_items(requests, LAST),
             retriever.config.search.top,
             _exclude(retriever.config, requests),
         )

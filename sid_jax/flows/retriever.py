@@ -64,7 +64,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     if done is None:
         (folder / runs.ITEM_VECTORS).unlink(missing_ok=True)  # of a run never begun
     vectors = None
-    if _tells_users(config):
+    if _needs_vectors(config):
         vectors = find_vectors(folder, corpus, Path(config.tokenizer))
     before = _load_start(config, corpus, vectors) if done is None else None
     if done is None:
@@ -144,9 +144,9 @@ def load_retriever(folder: Path) -> Retriever:
     codes = table.codes()[rows]
     task = _task(config, vocab, codes, table)
     vectors = None
-    if _tells_users(config):
+    if _needs_vectors(config):
         vectors = read_vectors(folder, len(catalog))
-    batch = _example(config, vocab, vectors)
+    batch = _example(config, vocab, vectors if _tells_users(config) else None)
     mesh = _choose_mesh(config)
     params, _ = load_params(task, batch, folder, mesh=mesh)
     config = dataclasses.replace(config, mesh=mesh)
@@ -221,11 +221,9 @@ def _load_start(
         ("retailers", before.vocab.num_retailers, corpus.vocab.num_retailers),
         ("prompts.user", _tells_users(before.config), _tells_users(config)),
     ]
-    if (
-        vectors is not None
-        and isinstance(before, Speller)
-        and before.vectors is not None
-    ):
+    if _tells_users(config) and _tells_users(before.config):
+        assert vectors is not None and isinstance(before, Speller)
+        assert before.vectors is not None
         widths = before.vectors.shape[1], vectors.shape[1]
         pairs.append(("item vectors of width", *widths))
     if isinstance(config.model, SASRecConfig) and config.model.items == "atomic":
@@ -243,6 +241,10 @@ def _load_start(
 
 def _tells_users(config: RetrieverExperiment) -> bool:
     return isinstance(config.prompts, PromptConfig) and config.prompts.user
+
+
+def _needs_vectors(config: RetrieverExperiment) -> bool:
+    return _tells_users(config) or config.search.likeness > 0
 
 
 def _example(

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment, SASRecConfig
-from sid_jax.data.pipeline import Requests, prompts_of
+from sid_jax.data.pipeline import Requests, last_items, prompts_of
+from sid_jax.evals.baselines import LAST, last_vectors, unit_rows
 from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.scoring import score_sids
@@ -20,6 +21,7 @@ from sid_jax.train.retriever_task import build_retriever
 from sid_jax.train.sharding import make_mesh, place, use_mesh
 from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
 
+_RANKED = 2  # products a beam that are ranked by likeness
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
 
 
@@ -34,7 +36,8 @@ class Speller:
       codes: SID of each item row.
       table: the SID table.
       index: what each retailer carries.
-      vectors: of each item row, where prompts tell of the household by them.
+      vectors: of each item row, where prompts tell of the household by them, or
+        products are ranked by them.
     """
 
     config: RetrieverExperiment
@@ -60,7 +63,8 @@ class Speller:
         Beams are held to the SIDs under which the retailer carries an item of
         `item_mask`. `params` stand in for the retriever's own. At a temperature, `key`,
         that of training's seed if None, draws the same answers to the same batches, and
-        scores are log-probabilities raised by noise.
+        scores are log-probabilities raised by noise; with `search.likeness` they are
+        raised by that.
         """
         size = self.config.search.batch_size
         shares = make_mesh(self.config.mesh).shape["data"]
@@ -132,16 +136,24 @@ class Speller:
         mask: Bool[NDArray, "*b N"] | None,
         top: int | None,
     ) -> Products:
-        return self.index.products(
+        search, top = self.config.search, top or self.config.search.top
+        products = self.index.products(
             np.asarray(beams.leaves),
             np.asarray(beams.scores),
             np.asarray(beams.valid),
             requests.retailers,
-            top=top or self.config.search.top,
+            top=max(top, _RANKED * search.num_beams) if search.likeness else top,
             item_mask=mask,
             owned=(requests.owned, requests.owned_counts),
             exclude=requests.basket,
         )
+        if not search.likeness:
+            return products
+        told, units = last_items(requests, LAST), self._units
+        wanted = unit_rows(last_vectors(units, told))
+        found = units[np.maximum(products.items, 0)]
+        cosines = np.einsum("bd,bnd->bn", wanted, found)
+        return products.reorder(products.scores + search.likeness * cosines, top)
 
     def _mask(
         self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
@@ -173,6 +185,11 @@ class Speller:
     def _prompts(self, requests: Requests) -> Prompts:
         config = self.config.prompts
         return prompts_of(requests, self.codes, self.vocab, config, self.vectors)
+
+    @cached_property
+    def _units(self) -> Float[NDArray, "N E"]:
+        assert self.vectors is not None
+        return unit_rows(self.vectors)
 
     @cached_property
     def _trie(self) -> Trie:

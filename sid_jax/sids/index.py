@@ -41,6 +41,21 @@ class Products:
     leaves: NDArray
     beam_yield: NDArray
 
+    def reorder(self, scores: Float[NDArray, "B top"], top: int) -> "Products":
+        """The best `top` of them by other scores; ties keep their order.
+
+        Args:
+          scores: of each product; not read of fillers.
+          top: products a request.
+        """
+        scores = np.where(self.items >= 0, scores, -np.inf).astype(np.float32)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        items, leaves, scores = (
+            np.take_along_axis(each, order, axis=1)
+            for each in (self.items, self.leaves, scores)
+        )
+        return Products(items, scores, leaves, self.beam_yield)
+
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:

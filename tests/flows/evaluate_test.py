@@ -242,7 +242,11 @@ def test_judged_means_of_this_checkpoint_and_this_search(world, tmp_path):
         metrics.write_text("".join(cut))
         assert not is_judged(folder)
     older = [json.loads(line) for line in lines]
-    for name, counts in (("search/temperature", True), ("search/owned", False)):
+    changed = ("temperature", "likeness")
+    for name, counts in (
+        *((f"search/{k}", True) for k in changed),
+        ("search/owned", 0),
+    ):
         rest = [{k: v for k, v in row.items() if k != name} for row in older]
         metrics.write_text("".join(json.dumps(row) + "\n" for row in rest))
         assert is_judged(folder) == counts  # there was no temperature, and it was 0

@@ -186,6 +186,43 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
         load_retriever(folder)
 
 
+def test_likeness_ranks_what_was_found(world, retriever, requests, tmp_path):
+    """Score: log p + b cos(v, u), u the last products' vectors at weights 1, .7, .49."""
+    run = world.copy("retriever", tmp_path / "run")
+    told = ("--search.likeness", 3.0, "--search.num-beams", 60)
+    assert world.train("retriever", run, *told) == 0  # finished: judged again alone
+    near = load_retriever(run)
+    search = replace(near.config.search, likeness=0.0)
+    plain = replace(near, config=replace(near.config, search=search))
+    vectors = near.vectors.astype(np.float32)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = zip(
+        near.retrieve(requests, top=60), plain.retrieve(requests, top=60), strict=True
+    )
+    row = 0
+    for (found, _), (own, _) in pairs:
+        for items, scores, mine, log_prob in zip(
+            found.items, found.scores, own.items, own.scores, strict=True
+        ):
+            last = [
+                i for i in [*requests.history[row], *requests.basket[row]] if i >= 0
+            ]
+            weights = 0.7 ** np.arange(len(last[-3:]))[::-1]
+            wanted = (weights[:, None] * units[last[-3:]]).sum(axis=0)
+            wanted /= max(np.linalg.norm(wanted), 1e-12)
+            real = mine >= 0
+            raised = log_prob[real] + 3 * units[mine[real]] @ wanted
+            order = np.argsort(-raised, kind="stable")
+            np.testing.assert_allclose(scores[items >= 0], raised[order], atol=1e-4)
+            assert set(items[items >= 0]) == set(mine[real])
+            row += 1
+    assert row == len(requests)
+    few = next(near.retrieve(requests, top=2))[0].items
+    every = next(near.retrieve(requests, top=60))[0].items
+    np.testing.assert_array_equal(few, every[:, :2])
+    assert (run / "item_vectors.npy").exists()
+
+
 def test_draws_are_of_what_is_carried_and_repeat_with_the_seed(retriever, requests):
     search = replace(retriever.config.search, temperature=1, num_beams=60, top=60)
     hot = replace(retriever, config=replace(retriever.config, search=search))
