@@ -187,7 +187,7 @@ def test_an_index_of_other_sids_is_refused(world, tmp_path):
 
 
 def test_likeness_ranks_what_was_found(world, retriever, requests, tmp_path):
-    """Score: log p + b cos(v, u), u the last products' vectors at weights 1, .7, .49."""
+    """Score: log p + b cos(v, u), u the last products at weights 1, .7, .49."""
     run = world.copy("retriever", tmp_path / "run")
     told = ("--search.likeness", 3.0, "--search.num-beams", 60)
     assert world.train("retriever", run, *told) == 0  # finished: judged again alone
