@@ -2,9 +2,11 @@
 
     sid sweep experiments/ablation_retriever.py --workdir runs/retrieval --seeds 0 1 2
 
-after `tokenizer_retrieval_beauty.py`. `recipe` is `retriever_hierarchical_beauty.py`,
-and each other variant differs from it in what its name says. All are judged on
-validation baskets. Results: experiments/README.md.
+after `sid train experiments/tokenizer_retrieval_beauty.py` with
+`--model.codebook-sizes 256 1024 2048`. `recipe` is where
+`retriever_hierarchical_beauty.py` came from: dropout .2, no smoothing, no likeness; each
+other variant differs from it in what its name says. All are judged on validation
+baskets. Results: experiments/README.md.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
     sid sweep experiments/codes_retriever.py --workdir runs/by_codes
 
-after `codes_tokenizer.py`. The retriever is that of `retriever_hierarchical_beauty.py`;
+after `codes_tokenizer.py`. The retriever is the `recipe` of `ablation_retriever.py`;
 `from_random` starts its code embeddings at random, which is all that `random` and `lsh`
 can. All are judged on validation baskets. Hardware: one core of a CPU, 11 minutes a
 variant. Results: experiments/README.md.

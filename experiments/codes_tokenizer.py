@@ -2,7 +2,7 @@
 
     sid sweep experiments/codes_tokenizer.py --workdir runs/codes
 
-after `sid embed` (see `tokenizer_retrieval_beauty.py`). `kmeans` is that recipe, of
+after `sid embed` (see `tokenizer_retrieval_beauty.py`). `kmeans` is of that recipe, of
 text and co-purchases; `text`, `lsh` and `random` know no purchases, the last one
 nothing. Hardware: a CPU, in about ten minutes. Results: experiments/README.md.
 """

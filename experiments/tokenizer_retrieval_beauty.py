@@ -28,7 +28,7 @@ def get_config() -> TokenizerExperiment:
             file="runs/beauty.parquet",
             copurchase=CopurchaseConfig(dim=128, weight=0.8),
         ),
-        model=ResidualKMeansConfig(codebook_sizes=(256, 1024, 2048)),
+        model=ResidualKMeansConfig(codebook_sizes=(512, 2048, 4096)),
         task=TokenizerTaskConfig(start_iterations=30),
         batch_size=512,
         train=TrainConfig(steps=1),
