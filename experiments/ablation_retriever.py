@@ -4,8 +4,8 @@
 
 after `sid train experiments/tokenizer_retrieval_beauty.py` with
 `--model.codebook-sizes 256 1024 2048`. `recipe` is where
-`retriever_hierarchical_beauty.py` came from: dropout .2, no smoothing, no likeness; each
-other variant differs from it in what its name says. All are judged on validation
+`retriever_hierarchical_beauty.py` came from: dropout .2, no smoothing, no likeness;
+each other variant differs from it in what its name says. All are judged on validation
 baskets. Results: experiments/README.md.
 """
 
