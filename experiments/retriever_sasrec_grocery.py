@@ -1,7 +1,7 @@
 r"""SASRec on Complete Journey: a vector for each of 92,331 products, or for each code.
 
     sid train experiments/retriever_sasrec_grocery.py --workdir runs/sasrec_grocery
-    sid train experiments/retriever_sasrec_grocery.py --workdir runs/by_codes \
+    sid train experiments/retriever_sasrec_grocery.py --workdir runs/sasrec_sid \
         --model.items sid
 
 after `tokenizer_grocery.py`. The second one reads and scores a product by the sum of

@@ -15,7 +15,6 @@ the catalog that stands in any list.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.flows.corpus import Corpus
-from sid_jax.flows.retriever import choose_requests, load_retriever
+from sid_jax.flows.retriever import choose_requests, load_retriever, searching
 from sid_jax.flows.slicing import LISTS, K, describe_answers
 from sid_jax.flows.speller import Speller
 from sid_jax.report.tables import format_rows
@@ -40,9 +39,7 @@ def measure(
     requests = choose_requests(retriever.config, corpus.data, corpus.test, limit)
     rows = {}
     for temperature in temperatures:
-        search = replace(retriever.config.search, temperature=temperature)
-        config = replace(retriever.config, search=search)
-        answers = replace(retriever, config=config).retrieve(requests)
+        answers = searching(retriever, temperature=temperature).retrieve(requests)
         found = np.concatenate([products.items for products, _ in answers])
         name = f"drawn at {temperature:g}" if temperature else "search"
         ranked = mean(ranking_metrics(found, requests.targets, (K,)))

@@ -168,15 +168,20 @@ def keep_corpus(folder: Path, corpus: Corpus) -> None:
 
 
 def find_vectors(
-    folder: Path, corpus: Corpus, tokenizer: Path
+    folder: Path | None, corpus: Corpus, tokenizer: Path
 ) -> Float[NDArray, "N E"]:
     """Vectors of the items as their tokenizer reads them, float16: a run's, or anew.
+
+    Args:
+      folder: of a run that has begun; None if it has not.
+      corpus: with the items.
+      tokenizer: run folder of the tokenizer of their SIDs.
 
     Raises:
       InputError: the run has none, and no tokenizer of its SIDs is at hand; or they are
         damaged.
     """
-    if (folder / runs.ITEM_VECTORS).exists():
+    if folder is not None and (folder / runs.ITEM_VECTORS).exists():
         return read_vectors(folder, len(corpus.catalog))
     try:
         recipe = Tokenizer.load_maker(tokenizer, corpus.table).recipe

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,10 @@ def evaluate_retriever(
     if step < config.train.steps:
         log(f"note: {folder} stands at step {step} of {config.train.steps}")
     runs.read_rows(folder)  # damaged ones are told of before the work
-    scorer = None if ranker is None else load_ranker(ranker, config)
-    if config.search.temperature and (oracle or scorer):
+    rankers = {}
+    if ranker is not None:
+        rankers[ranker.resolve().name] = load_ranker(ranker, config)
+    if config.search.temperature and (oracle or rankers):
         raise InputError(
             f"search.temperature={config.search.temperature} draws SIDs, whose scores "
             "are then no log-probabilities: leave --oracle and --ranker out, or set it "
@@ -104,16 +105,14 @@ def evaluate_retriever(
     limit = config.search.max_requests
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
-    answers, scores, yields = _answer(retriever, requests, _DEPTH * top, log)
+    found = _answer(retriever, requests, _DEPTH * top, log)
+    answers = found.items
     vectors, plain = _find_vectors(retriever, corpus, log)
     lists = {MODEL: answers}
-    if ranker is not None and scorer is not None:
-        train = replace(scorer.config.train, seed=config.train.seed)
-        told = replace(scorer.config, train=train)  # the same halves of baskets
-        told = choose_requests(told, corpus.data, corpus.test, limit)
-        name = ranker.resolve().name
-        lists[f"ranked by {name}"], _ = rank(scorer, told, answers, scores)
-        lists[f"{name} alone"], _, _ = _answer(scorer, told, _DEPTH * top, log)
+    for name, scorer in rankers.items():
+        told = choose_requests(scorer.config, corpus.data, corpus.test, limit)
+        lists[f"ranked by {name}"] = rank(scorer, told, found).items
+        lists[f"{name} alone"] = _answer(scorer, told, _DEPTH * top, log).items
     lists |= _baselines(config, corpus, requests, vectors, _DEPTH * top)
     leaf_of = np.append(retriever.index.leaves, -1)
     values = {}
@@ -129,7 +128,7 @@ def evaluate_retriever(
     values["item/low"], values["item/high"] = bootstrap_interval(recalls)
     if oracle:
         values |= _compare_exact(retriever, requests, oracle, log)
-    values["beam_yield"] = float(np.mean(yields))
+    values["beam_yield"] = float(np.mean(found.beam_yield))
     values["carried"] = _carried(corpus, requests)
     samples = [
         _sample(corpus, requests, row, answers[row])
@@ -232,19 +231,16 @@ def _search_fields(config: RetrieverExperiment) -> dict[str, float]:
     return {f"search/{name}": float(getattr(config.search, name)) for name in names}
 
 
-def _answer(
-    retriever: Retriever, requests: Requests, top: int, log: Log
-) -> tuple[NDArray, NDArray, NDArray]:
-    """Products of each request, their scores, and its beam yield."""
-    items, scores, yields = [], [], []
+def _answer(retriever: Retriever, requests: Requests, top: int, log: Log) -> Products:
+    """The products of all requests."""
+    parts, done = [], 0
     for products, _ in retriever.retrieve(requests, top=top):
-        items.append(products.items)
-        scores.append(products.scores)
-        yields.append(products.beam_yield)
-        done = sum(map(len, items))
-        if len(items) % 5 == 0 or done == len(requests):
+        parts.append(products)
+        done += len(products.items)
+        if len(parts) % 5 == 0 or done == len(requests):
             log(f"retrieved for {done:,}/{len(requests):,} requests")
-    return np.concatenate(items), np.concatenate(scores), np.concatenate(yields)
+    columns = zip(*(vars(each).values() for each in parts), strict=True)
+    return Products(*map(np.concatenate, columns))
 
 
 def _compare_exact(

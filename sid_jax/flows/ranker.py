@@ -17,9 +17,10 @@ from sid_jax.data.pipeline import Requests
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import Corpus, keep_corpus
-from sid_jax.flows.retriever import load_retriever
+from sid_jax.flows.retriever import load_retriever, searching
 from sid_jax.flows.scorer import Scorer
-from sid_jax.typing import Float, Int, NDArray, typed
+from sid_jax.sids.index import Products
+from sid_jax.typing import typed
 
 
 def load_ranker(ranker: Path, judged: RetrieverExperiment) -> Scorer:
@@ -27,7 +28,8 @@ def load_ranker(ranker: Path, judged: RetrieverExperiment) -> Scorer:
 
     Args:
       ranker: its run folder.
-      judged: of the other one. The ranker answers what may be answered there.
+      judged: of the other one. The ranker answers what may be answered there, and is
+        asked of the same halves of baskets.
 
     Raises:
       InputError: no run of a SASRec, or one that has learned from other baskets.
@@ -46,27 +48,26 @@ def load_ranker(ranker: Path, judged: RetrieverExperiment) -> Scorer:
                 f"--ranker {ranker} has {name}={other}, and what it is to rank {own}: "
                 "train it on the same baskets"
             )
-    config = replace(scorer.config, data=judged.data)
+    train = replace(scorer.config.train, seed=judged.train.seed)
+    config = replace(scorer.config, data=judged.data, train=train)
     keep_corpus(ranker, Corpus.load(config, ranker / runs.SIDS))
-    search = replace(config.search, owned=judged.search.owned)
-    return replace(scorer, config=replace(config, search=search))
+    scorer = replace(scorer, config=config)
+    return searching(scorer, owned=judged.search.owned)
 
 
 @typed
 def rank(
     scorer: Scorer,
     requests: Requests,
-    items: Int[NDArray, "B n"],
-    scores: Float[NDArray, "B n"],
+    products: Products,
     weight: float = 0.5,
-) -> tuple[Int[NDArray, "B n"], Float[NDArray, "B n"]]:
+) -> Products:
     """Candidates by both models' scores, best first; ties keep their order.
 
     Args:
       scorer: the ranker.
       requests: as the ranker is to be told of them.
-      items: candidates of each request; -1 is filler, which comes last.
-      scores: their log-probabilities by what found them.
+      products: what was found, with log-probabilities.
       weight: w, of the ranker's.
 
     Raises:
@@ -74,9 +75,7 @@ def rank(
     """
     if not 0 <= weight <= 1:
         raise InputError(f"the ranker's weight {weight} must be in [0, 1]")
-    real = items >= 0
-    own, other = np.where(real, scores, 0), scorer.score(requests, items)
-    mixed = weight * np.where(real, other, 0) + (1 - weight) * own
-    mixed = np.where(real, mixed, -np.inf).astype(np.float32)
-    order = np.argsort(-mixed, axis=1, kind="stable")
-    return np.take_along_axis(items, order, 1), np.take_along_axis(mixed, order, 1)
+    items = products.items
+    own = np.where(items >= 0, products.scores, 0)
+    mixed = weight * scorer.score(requests, items) + (1 - weight) * own
+    return products.reorder(mixed, top=items.shape[1])

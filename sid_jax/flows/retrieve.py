@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ from sid_jax.data.pipeline import Requests, tell_history
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import read_retailers
-from sid_jax.flows.retriever import load_retriever
+from sid_jax.flows.retriever import load_retriever, searching
 from sid_jax.flows.speller import Speller
 from sid_jax.sids.vocab import format_sid
 from sid_jax.typing import NDArray
@@ -83,7 +83,7 @@ def retrieve(
     retriever = load_retriever(folder)
     if isinstance(retriever, Speller):
         if temperature is not None:
-            retriever = _at(retriever, temperature)
+            retriever = searching(retriever, temperature=temperature)
         key = jax.random.key(seed)
         answers = retriever.retrieve(requests, top=top, item_mask=mask, key=key)
     elif temperature:
@@ -102,11 +102,6 @@ def retrieve(
         for item, score in zip(products.items[0], products.scores[0], strict=True)
         if item >= 0
     ]
-
-
-def _at(retriever: Speller, temperature: float) -> Speller:
-    search = replace(retriever.config.search, temperature=temperature)
-    return replace(retriever, config=replace(retriever.config, search=search))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -47,6 +48,7 @@ VALIDATION = "validation"
 """Before the names of validation figures in `metrics.jsonl`."""
 Retriever = Speller | Scorer
 """What answers requests: `retrieve` is the same of both."""
+Kind = TypeVar("Kind", Speller, Scorer)
 
 
 def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None:
@@ -61,14 +63,13 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
     source = _find_sids(config, folder, done)
     corpus = Corpus.load(config, source)
     index = corpus.index()
-    if done is None:
-        (folder / runs.ITEM_VECTORS).unlink(missing_ok=True)  # of a run never begun
     vectors = None
     if _needs_vectors(config):
-        vectors = find_vectors(folder, corpus, Path(config.tokenizer))
+        begun = None if done is None else folder
+        vectors = find_vectors(begun, corpus, Path(config.tokenizer))
     before = _load_start(config, corpus, vectors) if done is None else None
     if done is None:
-        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS):
+        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS, runs.ITEM_VECTORS):
             (folder / name).unlink(missing_ok=True)  # of a run that never began
         with replacing(folder / runs.SIDS) as temporary:
             shutil.copyfile(source, temporary)
@@ -151,6 +152,13 @@ def load_retriever(folder: Path) -> Retriever:
     params, _ = load_params(task, batch, folder, mesh=mesh)
     config = dataclasses.replace(config, mesh=mesh)
     return _assemble(config, params, codes, table, index, vectors)
+
+
+def searching(retriever: Kind, **changes: Any) -> Kind:
+    """A retriever with other fields of its `search`."""
+    search = dataclasses.replace(retriever.config.search, **changes)
+    config = dataclasses.replace(retriever.config, search=search)
+    return dataclasses.replace(retriever, config=config)
 
 
 def choose_requests(

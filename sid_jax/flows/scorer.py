@@ -153,10 +153,9 @@ class Scorer:
     ) -> Int[NDArray, "B C"]:
         """How many items each candidate, an item or a SID of the table, may answer."""
         if self._by_sid:
-            counts = self.index.counts(requests.retailers, mask).astype(np.int32)
-            # The table's last SIDs may be of items that this catalog lacks.
-            others = len(self.table.sids) - counts.shape[1]
-            return np.pad(counts, ((0, 0), (0, others)))
+            num_leaves = len(self.table.sids)
+            counts = self.index.counts(requests.retailers, mask, num_leaves)
+            return counts.astype(np.int32)
         eligible = np.zeros(mask.shape, np.int32)
         for row, retailer in enumerate(requests.retailers):
             first, end = self.index.starts[retailer : retailer + 2]
@@ -191,9 +190,12 @@ class Scorer:
         )
 
     @cached_property
+    def _task(self) -> ScorerTask:
+        return scorer_task(self.config, self.vocab, self.codes)
+
+    @cached_property
     def _scoring(self):
-        task = scorer_task(self.config, self.vocab, self.codes)
-        rows = jnp.asarray(task.rows)
+        task, rows = self._task, jnp.asarray(self._task.rows)
 
         def score(params, batch, items):
             scores: Any = task.module.apply(
@@ -205,7 +207,7 @@ class Scorer:
 
     @cached_property
     def _jitted(self):
-        task = scorer_task(self.config, self.vocab, self.codes)
+        task = self._task
         rows = compared = jnp.asarray(task.rows)
         if self._by_sid:
             told = self.table.sids, self.vocab.codebook_sizes

@@ -172,10 +172,8 @@ class Speller:
         key: Key[jax.Array, ""],
     ) -> Beams:
         prompts = self._prompts(requests)
-        allowed = self.index.allowed(requests.retailers, item_mask)
-        # The table's last SIDs may be of items that this catalog lacks.
-        others = len(self.table.sids) - allowed.shape[1]
-        allowed = np.pad(allowed, ((0, 0), (0, others)))
+        num_leaves = len(self.table.sids)
+        allowed = self.index.allowed(requests.retailers, item_mask, num_leaves)
         params = self.params if params is None else params
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):

@@ -87,17 +87,20 @@ class ItemIndex:
         self,
         retailers: Int[NDArray, " B"],
         item_mask: Bool[NDArray, "*b N"] | None = None,
+        num_leaves: int | None = None,
     ) -> Bool[NDArray, "B U"]:
         """Leaves under which each retailer carries an item of the mask.
 
         Args:
           retailers: retailer indices.
           item_mask: eligible items, `[N]` for all requests or `[B, N]`; all when None.
+          num_leaves: U, of a table whose last SIDs may be of items that are not here;
+            up to the last leaf of those that are when None.
 
         Raises:
           InputError: unknown retailers, or a mask of another shape.
         """
-        allowed = np.zeros((len(retailers), self.num_leaves), bool)
+        allowed = np.zeros((len(retailers), num_leaves or self.num_leaves), bool)
         allowed[self._reach(retailers, item_mask)] = True
         return allowed
 
@@ -106,12 +109,13 @@ class ItemIndex:
         self,
         retailers: Int[NDArray, " B"],
         item_mask: Bool[NDArray, "*b N"] | None = None,
+        num_leaves: int | None = None,
     ) -> Int[NDArray, "B U"]:
         """How many items of the mask each retailer carries under each leaf.
 
         Arguments and errors as in `allowed`.
         """
-        shape = len(retailers), self.num_leaves
+        shape = len(retailers), num_leaves or self.num_leaves
         requests, leaves = self._reach(retailers, item_mask)
         cells = np.ravel_multi_index((requests, leaves), shape)
         return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)

@@ -9,6 +9,7 @@ from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.ranker import load_ranker, rank
 from sid_jax.flows.retriever import choose_requests, load_retriever
+from sid_jax.sids.index import Products
 
 EXPERIMENT = """
 from dataclasses import replace
@@ -39,7 +40,7 @@ def folder(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(world, folder):
-    """A ranker, requests as it is told of them, candidates and their scores."""
+    """A ranker, requests as it is told of them, and candidates."""
     speller = load_retriever(world.retriever)
     scorer = load_ranker(folder, speller.config)
     corpus = Corpus.load(speller.config, world.retriever / "sids.parquet")
@@ -48,14 +49,15 @@ def found(world, folder):
         for each in (speller, scorer)
     )
     np.testing.assert_array_equal(asked.basket, told.basket)
-    answers = [products for products, _ in speller.retrieve(asked)]
-    items = np.concatenate([each.items for each in answers])
-    return scorer, told, items, np.concatenate([each.scores for each in answers])
+    answers = [vars(products).values() for products, _ in speller.retrieve(asked)]
+    return scorer, told, Products(*map(np.concatenate, zip(*answers, strict=True)))
 
 
 def test_the_order_is_of_both_models_scores(found):
-    scorer, requests, candidates, own = found
-    items, scores = rank(scorer, requests, candidates, own, weight=0.3)
+    scorer, requests, products = found
+    candidates, own = products.items, products.scores
+    ranked = rank(scorer, requests, products, weight=0.3)
+    items, scores = ranked.items, ranked.scores
     every = np.broadcast_to(np.arange(60, dtype=np.int32), (len(requests), 60))
     other = scorer.score(requests, every)
     np.testing.assert_allclose(np.exp(other).sum(axis=1), 1.0, rtol=1e-4)
@@ -72,16 +74,17 @@ def test_the_order_is_of_both_models_scores(found):
 
 
 def test_at_either_end_one_model_ranks_alone(found):
-    scorer, requests, candidates, own = found
-    items, _ = rank(scorer, requests, candidates, own, weight=0.0)
+    scorer, requests, products = found
+    candidates = products.items
+    items = rank(scorer, requests, products, weight=0.0).items
     np.testing.assert_array_equal(items, candidates)
-    items, _ = rank(scorer, requests, candidates, own, weight=1.0)
+    items = rank(scorer, requests, products, weight=1.0).items
     answers = [products.items for products, _ in scorer.retrieve(requests)]
     for row, order in enumerate(np.concatenate(answers)):
         kept = [item for item in order if item in set(candidates[row])]
         assert items[row][items[row] >= 0].tolist() == [i for i in kept if i >= 0]
     with pytest.raises(InputError, match=r"weight 1.5 must be in \[0, 1\]"):
-        rank(scorer, requests, candidates, own, weight=1.5)
+        rank(scorer, requests, products, weight=1.5)
 
 
 def test_evaluation_shows_what_the_ranker_adds(world, folder, tmp_path, capsys):
