@@ -27,8 +27,8 @@ def test_a_side_learns_what_it_counts(load_benchmark, monkeypatch):
     monkeypatch.setitem(benchmark.MODELS, "tiger", model)
     monkeypatch.setattr(benchmark, "ITEMS", 50)
     side = benchmark.our_side("tiger", benchmark.make_data(40), rows=2)
-    losses = [side.run() for _ in range(20)]
+    losses = [side.run(1) for _ in range(20)]
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
-    times = benchmark.take_turns({"tiger": side.run}, 2)
+    times = benchmark.take_turns({"tiger": lambda: side.run(1)}, 2)
     lines = benchmark.format_rows({"tiger": side}, times)
     assert lines[1].startswith("tiger") and lines[1].split()[-1] == "1.00"

@@ -3,8 +3,9 @@
     taskset -c 0 python experiments/benchmarks/train_step.py [--repeats N]
 
 Hardware: one core of a CPU, in about 5 minutes; without `taskset` each side has all
-cores that the process may use. T5 is measured where it imports (`pip install torch
-transformers`) and left out where not.
+cores that the process may use. On a GPU, all sides on it (PyTorch needs its own CUDA),
+give `--steps 20`, so that a turn is not the wait for one step. T5 is measured where it
+imports (`pip install torch transformers`) and left out where not.
 
 All sides learn from the same households: lengths drawn like Amazon Beauty's (5 to 50
 purchases, 3 of 4 below 9), random SIDs of three codes. A step is forward, backward and
@@ -12,13 +13,16 @@ an AdamW update in float32, with dropout. What counts is how many products are l
 second, each of them once an epoch as a target that all before it explains: the packed
 decoders learn every product of a row in one pass; TIGER and T5 learn one for each
 window of the last 20. Sides take turns, in one order and then in the other; times are
-medians. Rates are by processor time: wall times say little where others work too.
+medians. Rates are by processor time on a CPU, where wall times say little if others
+work too, and by wall time on a GPU. Float32 as each library means it: on a GPU, JAX
+multiplies matrices in TF32 by default, and PyTorch is told to.
 """
 
 import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -59,12 +63,12 @@ class Side:
     """What is measured.
 
     Attributes:
-      run: does a step; the loss.
+      run: does so many steps; the last loss.
       products: targets of a step.
       parameters: how many.
     """
 
-    run: Callable[[], float]
+    run: Callable[[int], float]
     products: float
     parameters: int
 
@@ -121,10 +125,12 @@ def our_side(name: str, data: Interactions, rows: int) -> Side:
 
     state, done = [params, optimizer.init(params)], [0]
 
-    def run() -> float:
-        key = jax.random.key(done[0])
-        *state[:], loss = step(*state, batches[done[0] % 4], key)
-        done[0] += 1
+    def run(steps: int = 1) -> float:
+        loss = jax.numpy.nan
+        for _ in range(steps):
+            key = jax.random.key(done[0])
+            *state[:], loss = step(*state, batches[done[0] % 4], key)
+            done[0] += 1
         return float(loss)
 
     counts = [count_targets(batch) for batch in batches]
@@ -144,7 +150,9 @@ def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
     """A step of T5ForConditionalGeneration on the windows that TIGER reads."""
     torch, transformers = peers["torch"], peers["transformers"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     vocab = Vocab(codebook_sizes=SIZES)
     stream = prompt_stream(data, make_codes(), vocab, WINDOWS, rows, seed=0)
     model = transformers.T5ForConditionalGeneration(
@@ -161,7 +169,7 @@ def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
             tie_word_embeddings=False,
             decoder_start_token_id=0,
         )
-    )
+    ).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batches = []
     for step in range(4):
@@ -171,20 +179,22 @@ def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
         )
         batches.append(
             {
-                "input_ids": torch.tensor(told, dtype=torch.long),
-                "attention_mask": torch.tensor(told != 0, dtype=torch.long),
-                "labels": torch.tensor(batch.basket[:, 0], dtype=torch.long),
+                "input_ids": torch.tensor(told, dtype=torch.long, device=device),
+                "attention_mask": torch.tensor(told != 0, device=device).long(),
+                "labels": torch.tensor(batch.basket[:, 0], device=device).long(),
             }
         )
     done = [0]
 
-    def run() -> float:
+    def run(steps: int = 1) -> float:
         model.train()
-        optimizer.zero_grad()
-        loss = model(**batches[done[0] % 4]).loss
-        loss.backward()
-        optimizer.step()
-        done[0] += 1
+        loss = torch.tensor(float("nan"))
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = model(**batches[done[0] % 4]).loss
+            loss.backward()
+            optimizer.step()
+            done[0] += 1
         return loss.item()
 
     size = sum(each.numel() for each in model.parameters())
@@ -212,20 +222,27 @@ def find_peers() -> dict[str, Any]:
 
 
 def format_rows(
-    sides: dict[str, Side], times: dict[str, tuple[float, float]]
+    sides: dict[str, Side], times: dict[str, tuple[float, float]], steps: int = 1
 ) -> list[str]:
-    """The table: products a second of processor time, and how many times TIGER's."""
+    """The table: products a second, and how many times TIGER's.
+
+    Args:
+      sides: what was measured.
+      times: wall and processor seconds of so many steps.
+      steps: of a turn.
+    """
+    which = int(jax.default_backend() == "cpu")
     lines = [
-        f"{'':14}{'parameters':>12}{'products':>10}{'s a step':>10}{'CPU s':>8}"
-        f"{'per CPU s':>11}{'TIGER = 1':>11}"
+        f"{'':14}{'parameters':>12}{'products':>10}{'ms a step':>11}{'CPU ms':>9}"
+        f"{'a CPU s' if which else 'a second':>11}{'TIGER = 1':>11}"
     ]
-    base = sides["tiger"].products / times["tiger"][1]
+    base = sides["tiger"].products / times["tiger"][which]
     for name, side in sides.items():
-        wall, cpu = times[name]
-        rate = side.products / cpu
+        wall, cpu = (1e3 * each / steps for each in times[name])
+        rate = side.products / times[name][which]
         lines.append(
-            f"{name:14}{side.parameters:12,}{side.products:10.0f}{wall:10.3f}{cpu:8.2f}"
-            f"{rate:11.0f}{rate / base:11.2f}"
+            f"{name:14}{side.parameters:12,}{side.products:10.0f}{wall:11.2f}{cpu:9.2f}"
+            f"{rate * steps:11.0f}{rate / base:11.2f}"
         )
     return lines
 
@@ -233,6 +250,7 @@ def format_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=1, help="steps of a turn")
     parser.add_argument("--rows", type=int, default=32, help="packed rows a step")
     parser.add_argument("--windows", type=int, default=256, help="TIGER's, T5's")
     given = parser.parse_args()
@@ -243,8 +261,10 @@ def main() -> None:
     }
     if peers:
         sides["T5 (PyTorch)"] = their_side(peers, data, given.windows)
-    steps = {name: side.run for name, side in sides.items()}
-    print("\n".join(format_rows(sides, take_turns(steps, given.repeats))))
+    turns = {name: partial(side.run, given.steps) for name, side in sides.items()}
+    print(f"on {jax.devices()[0].device_kind}")
+    times = take_turns(turns, given.repeats)
+    print("\n".join(format_rows(sides, times, given.steps)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 
 from sid_jax.data.catalog import Interactions
+from sid_jax.data.histories import in_ranges, lay_out, rank_histories, take_last
 from sid_jax.data.sequences import SequenceConfig
 from sid_jax.errors import InputError
 from sid_jax.sids.vocab import Prompts, Vocab
@@ -127,26 +128,24 @@ def prompt_stream(
             " on; lower prompts.min_history"
         )
 
-    def make(row: int, rng: np.random.Generator):
-        e = int(eligible[row])
-        basket = rng.permutation(data.basket(e))[: config.basket]
-        history, counts = rank_history(*_purchases(data, e), config.decay)
-        return (
-            data.retailer[e],
-            _pad_left(history, config.history),
-            _pad(basket, config.basket),
-            *(_mean(history[None], counts[None], vectors) if config.user else ()),
-        )
-
-    examples = grain.MapDataset.range(len(eligible)).seed(seed).shuffle().repeat()
-    examples = examples.random_map(make)
-    batches = examples.batch(_share(batch_size, num_processes))
+    share = _share(batch_size, num_processes)
+    order = grain.MapDataset.range(len(eligible)).seed(seed).shuffle().repeat()
+    batches = order.batch(share)
+    most = int(np.diff(data.offsets).max())
 
     def stream(step: int) -> Prompts:
-        read = _read(batches, step * num_processes + process)
-        retailers, history, basket, *user = read
+        place = step * num_processes + process
+        chosen = eligible[_read(batches, place)]
+        row, bought = in_ranges(data.offsets[chosen], data.offsets[chosen + 1])
+        baskets = lay_out(row, data.items[bought], share, width=config.basket)
+        keys = _draw(seed, place * share, share, most)[:, : baskets.shape[1]]
+        drawn = np.argsort(np.where(baskets >= 0, keys, 2), axis=1)[:, : config.basket]
+        history, *owned = _tell(data, chosen, config)
         return vocab.prompts(
-            retailers, _codes_of(codes, history), _codes_of(codes, basket), *user
+            data.retailer[chosen],
+            _codes_of(codes, history),
+            _codes_of(codes, np.take_along_axis(baskets, drawn, axis=1)),
+            _mean(*owned, vectors) if config.user else None,
         )
 
     return stream
@@ -186,9 +185,7 @@ def prompts_of(
 @typed
 def last_items(requests: Requests, count: int) -> Int[NDArray, "B n"]:
     """The last items of history and basket in order; -1 before them where few."""
-    told = np.concatenate([requests.history, requests.basket], axis=1)
-    order = np.argsort(told >= 0, axis=1, kind="stable")
-    return np.take_along_axis(told, order, axis=1)[:, -count:]
+    return take_last(np.concatenate([requests.history, requests.basket], axis=1), count)
 
 
 def split_last(data: Interactions) -> tuple[Interactions, Int[NDArray, " B"]]:
@@ -247,71 +244,52 @@ def make_requests(
     The half is rounded down, so that a basket of one item is asked for as a whole.
     """
     rng = np.random.default_rng(seed)
-    history, parts, targets, owned, counts = [], [], [], [], []
-    for e in baskets:
-        shuffled = rng.permutation(data.basket(int(e)))
-        parts.append(shuffled[: len(shuffled) // 2])
-        targets.append(shuffled[len(shuffled) // 2 :])
-        told, items, times = tell_history(*_purchases(data, int(e)), config)
-        history.append(_pad_left(told, config.history))
-        owned.append(items)
-        counts.append(times)
+    shuffled = [rng.permutation(data.basket(int(e))) for e in baskets]
+    history, owned, counts = _tell(data, baskets, config)
     return Requests(
         users=data.user[baskets],
         retailers=data.retailer[baskets],
-        history=np.asarray(history, np.int32).reshape(-1, config.history),
-        basket=_stack(parts),
-        targets=_stack(targets),
-        owned=_stack(owned),
-        owned_counts=_stack(counts, fill=0),
+        history=history,
+        basket=_stack([each[: len(each) // 2] for each in shuffled]),
+        targets=_stack([each[len(each) // 2 :] for each in shuffled]),
+        owned=owned,
+        owned_counts=counts,
     )
 
 
 @typed
-def tell_history(
+def tell_histories(
+    row: Int[NDArray, " P"],
     bought: Int[NDArray, " P"],
     baskets_ago: Int[NDArray, " P"],
+    num_rows: int,
     config: PromptConfig | SequenceConfig,
-) -> tuple[Int[NDArray, " h"], Int[NDArray, " n"], Int[NDArray, " n"]]:
-    """What a prompt may tell of a household, the most telling last; what it bought,
-    each item once; and in how many baskets. Arguments as in `rank_history`.
+) -> tuple[Int[NDArray, "B S"], Int[NDArray, "B X"], Int[NDArray, "B X"]]:
+    """What prompts may tell of B households, the most telling last; what each bought,
+    every item once; and in how many baskets. Arguments as in `rank_histories`.
     """
-    if isinstance(config, SequenceConfig):
-        return bought, *rank_history(bought, baskets_ago, 1.0)
-    items, counts = rank_history(bought, baskets_ago, config.decay)
-    return items, items, counts
+    in_order = isinstance(config, SequenceConfig)
+    decay = 1.0 if in_order else config.decay
+    ranked, items, counts = rank_histories(row, bought, baskets_ago, decay)
+    owned = lay_out(ranked, items, num_rows)
+    told = lay_out(row, bought, num_rows) if in_order else owned
+    counts = lay_out(ranked, counts, num_rows, fill=0)
+    return take_last(told, config.history), owned, counts
 
 
-@typed
-def rank_history(
-    bought: Int[NDArray, " P"], baskets_ago: Int[NDArray, " P"], decay: float
-) -> tuple[Int[NDArray, " n"], Int[NDArray, " n"]]:
-    """What a household bought, each item once, and in how many baskets.
-
-    Args:
-      bought: item rows, oldest first.
-      baskets_ago: how many baskets ago each was bought.
-      decay: `PromptConfig.decay`. The items that weigh most come last; of two that
-        weigh the same, the one that was bought later.
-    """
-    items, last, place, counts = np.unique(
-        bought[::-1], return_index=True, return_inverse=True, return_counts=True
-    )
-    weights = np.bincount(place, decay ** baskets_ago[::-1].astype(np.float64))
-    # `last` counts from the end: the larger, the longer ago.
-    ranks = np.lexsort((-last, weights))
-    return items[ranks].astype(np.int32), counts[ranks].astype(np.int32)
-
-
-def _purchases(
-    data: Interactions, basket: int
-) -> tuple[Int[NDArray, " P"], Int[NDArray, " P"]]:
-    """What the household bought before a basket, and how many baskets ago."""
-    start = int(data.user_offsets[data.user[basket]])
-    bounds = data.offsets[start : basket + 1]
-    ago = np.arange(basket - start)[::-1]
-    bought = data.items[bounds[0] : bounds[-1]]
-    return bought, np.repeat(ago, np.diff(bounds))
+def _tell(
+    data: Interactions,
+    baskets: Int[NDArray, " B"],
+    config: PromptConfig | SequenceConfig,
+) -> tuple[NDArray, NDArray, NDArray]:
+    """`tell_histories` of what was bought before each of these baskets."""
+    first = data.user_offsets[data.user[baskets]]
+    row, before = in_ranges(first, baskets)
+    ago = baskets[row] - 1 - before
+    sizes = data.offsets[before + 1] - data.offsets[before]
+    _, bought = in_ranges(data.offsets[before], data.offsets[before + 1])
+    row, ago = np.repeat(row, sizes), np.repeat(ago, sizes)
+    return tell_histories(row, data.items[bought], ago, len(baskets), config)
 
 
 def _rank_of_basket(data: Interactions) -> Int[NDArray, " E"]:
@@ -351,18 +329,13 @@ def _share(batch_size: int, num_processes: int) -> int:
     return batch_size // num_processes
 
 
-def _pad(rows: NDArray, length: int) -> NDArray:
-    return np.pad(rows, (0, length - len(rows)), constant_values=-1)
+def _stack(rows: list[NDArray]) -> Int[NDArray, "B n"]:
+    row = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    return lay_out(row, np.concatenate([*rows, np.zeros(0, np.int32)]), len(rows))
 
 
-def _pad_left(rows: NDArray, length: int) -> NDArray:
-    kept = rows[-length:]
-    return np.pad(kept, (length - len(kept), 0), constant_values=-1)
-
-
-def _stack(rows: list[NDArray], fill: int = -1) -> Int[NDArray, "B n"]:
-    length = max((len(row) for row in rows), default=0)
-    out = np.full((len(rows), max(length, 1)), fill, np.int32)
-    for place, row in zip(out, rows, strict=True):
-        place[: len(row)] = row
-    return out
+def _draw(seed: int, start: int, count: int, width: int) -> Float[NDArray, "B n"]:
+    """Uniform numbers for the examples from `start` on, the same in any batch."""
+    blocks = -(-width // 4)  # a Philox counter stands for four numbers
+    bits = np.random.Philox(key=seed, counter=start * blocks)
+    return np.random.Generator(bits).random((count, 4 * blocks))[:, :width]

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 
 from sid_jax.config import RetrieverExperiment
-from sid_jax.data.pipeline import Requests, tell_history
+from sid_jax.data.histories import lay_out
+from sid_jax.data.pipeline import Requests, tell_histories
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.corpus import read_retailers
 from sid_jax.flows.retriever import load_retriever, searching
 from sid_jax.flows.speller import Speller
 from sid_jax.sids.vocab import format_sid
-from sid_jax.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,16 @@ def retrieve(
     with _about("--where"):
         mask = catalog.where(where) if where else None
     # Given as a list, not as baskets: how often counts, then how lately.
-    told, items, counts = tell_history(bought, np.zeros_like(bought), prompts)
+    none = np.zeros_like(bought)
+    told, owned, counts = tell_histories(none, bought, none, 1, prompts)
     requests = Requests(
         users=np.zeros(1, np.int32),
         retailers=np.asarray([store], np.int32),
-        history=_row(told[-prompts.history :], prompts.history),
-        basket=_row(held, 1),
+        history=told,
+        basket=lay_out(np.zeros_like(held), held, 1),
         targets=np.full((1, 1), -1, np.int32),
-        owned=_row(items, 1),
-        owned_counts=np.maximum(_row(counts, 1), 0),
+        owned=owned,
+        owned_counts=counts,
     )
     retriever = load_retriever(folder)
     if isinstance(retriever, Speller):
@@ -123,9 +124,3 @@ def _find_retailer(retailer: str, retailers: list[str]) -> int:
         f"--retailer: {problem} the {len(retailers)} of this run, such as "
         + ", ".join(close)
     )
-
-
-def _row(values: NDArray, least: int) -> NDArray:
-    """One row, filled up on the left to at least so many."""
-    short = max(least - len(values), 0)
-    return np.pad(values, (short, 0), constant_values=-1)[None].astype(np.int32)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data.catalog import Interactions
+from sid_jax.data.histories import rank_histories
 from sid_jax.data.pipeline import (
     PromptConfig,
     make_requests,
     prompt_stream,
     prompts_of,
-    rank_history,
     split_last,
     without_items,
 )
@@ -83,7 +83,8 @@ def test_history_is_ranked_by_its_rule(past, decay):
     past = [list(dict.fromkeys(basket)) for basket in past]
     bought = np.asarray([item for basket in past for item in basket], np.int32)
     ago = np.arange(len(past))[::-1].repeat([len(basket) for basket in past])
-    items, counts = rank_history(bought, ago, decay)
+    row = np.zeros_like(bought)
+    _, items, counts = rank_histories(row, bought, ago, decay)
     assert items.tolist() == rank_by_hand(past, decay)
     assert dict(zip(items.tolist(), counts.tolist(), strict=True)) == count_by_hand(
         past
@@ -92,8 +93,9 @@ def test_history_is_ranked_by_its_rule(past, decay):
 
 def test_decay_chooses_between_how_often_and_how_lately():
     past, ago = np.asarray([7, 7, 7, 5, 5, 3]), np.asarray([5, 4, 3, 2, 1, 0])
-    assert rank_history(past, ago, 1.0)[0].tolist() == [3, 5, 7]
-    assert rank_history(past, ago, 0.01)[0].tolist() == [7, 5, 3]
+    row = np.zeros_like(past)
+    assert rank_histories(row, past, ago, 1.0)[1].tolist() == [3, 5, 7]
+    assert rank_histories(row, past, ago, 0.01)[1].tolist() == [7, 5, 3]
 
 
 @settings(deadline=None, max_examples=10)
