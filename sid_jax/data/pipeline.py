@@ -140,12 +140,12 @@ def prompt_stream(
         baskets = lay_out(row, data.items[bought], share, width=config.basket)
         keys = _draw(seed, place * share, share, most)[:, : baskets.shape[1]]
         drawn = np.argsort(np.where(baskets >= 0, keys, 2), axis=1)[:, : config.basket]
-        history, *owned = _tell(data, chosen, config)
+        history, owned, counts = _tell(data, chosen, config)
         return vocab.prompts(
             data.retailer[chosen],
             _codes_of(codes, history),
             _codes_of(codes, np.take_along_axis(baskets, drawn, axis=1)),
-            _mean(*owned, vectors) if config.user else None,
+            _mean(owned, counts, vectors) if config.user else None,
         )
 
     return stream
