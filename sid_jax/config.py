@@ -187,11 +187,6 @@ class RetrieverExperiment:
         for name in ("temperature", "likeness"):
             if getattr(self.search, name) and isinstance(model, SASRecConfig):
                 raise InputError(f"search.{name}: set it to 0; a SASRec spells nothing")
-        if packed and getattr(model, "repeat", False):
-            raise InputError(
-                "model.repeat points at the history of a prompt, which sequences do "
-                "not have; use PromptConfig, or model.repeat=False"
-            )
 
 
 Experiment = TokenizerExperiment | RetrieverExperiment

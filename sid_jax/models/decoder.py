@@ -63,12 +63,14 @@ class Outputs:
       targets: tokens of the item that is asked for.
       asks: whether there is one.
       repeat: which of the history's items is bought again `[B, n, ...]`; or None.
+      history: tokens of the history's items.
     """
 
     logits: list[Array]
     targets: Int[Array, "B n L"]
     asks: Bool[Array, "B n"]
     repeat: Repeat | None
+    history: Int[Array, "B S L"]
 
 
 @typed
@@ -131,13 +133,16 @@ def spell_next(
 
 
 def point(
-    head: RepeatHead | None, stream: Stream, items: Array, asking: Array
+    head: RepeatHead | None,
+    stream: Stream,
+    items: Float[Array, "B T D"],
+    asking: Float[Array, "B n D"],
+    pointable: Bool[Array, "B n S"],
 ) -> Repeat | None:
     """The repeat head on a stream, from outputs at its positions and asking ones."""
     if head is None:
         return None
-    places = slice(1, 1 + stream.num_history)
-    return head(asking, items[:, places], stream.segments[:, places] > 0)
+    return head(asking, items[:, slice(*stream.history)], pointable)
 
 
 @typed

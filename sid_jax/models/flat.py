@@ -81,7 +81,8 @@ class FlatDecoder(nn.Module):
             ],
             targets=stream.targets,
             asks=stream.asks,
-            repeat=point(self.repeat, stream, items, before[:, :, 0]),
+            repeat=point(self.repeat, stream, items, before[:, :, 0], stream.pointable),
+            history=stream.bought,
         )
 
     @typed
@@ -89,6 +90,7 @@ class FlatDecoder(nn.Module):
         """Runs prompts; the next SID is to follow each row's last real token."""
         stream, num_levels = lay_out(prompts), self.vocab.num_levels
         outputs, memories, mask = self._run(stream, train=False)
+        present = (stream.bought[..., 0] != PAD)[:, None]
         last = last_real(outputs, mask)
         items = outputs[:, num_levels - 1 :: num_levels]
         return Context(
@@ -96,8 +98,8 @@ class FlatDecoder(nn.Module):
             mask=mask,
             length=mask.sum(axis=1),
             first=last[:, 0],
-            repeat=point(self.repeat, stream, items, last),
-            history=jnp.asarray(prompts.history),
+            repeat=point(self.repeat, stream, items, last, present),
+            history=stream.bought,
         )
 
     def start(self, context: Context) -> State:

@@ -29,7 +29,7 @@ from sid_jax.models.decoder import (
 from sid_jax.models.repeat import RepeatHead
 from sid_jax.models.stream import SoftPrompt, Stream, TokenEmbedding, lay_out
 from sid_jax.models.transformer import Block, RMSNorm, TransformerConfig, dense
-from sid_jax.sids.vocab import Prompts, Sequences, Vocab
+from sid_jax.sids.vocab import PAD, Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Float, Int, typed
 
 
@@ -98,7 +98,8 @@ class HierarchicalDecoder(nn.Module):
             ],
             targets=stream.targets,
             asks=stream.asks,
-            repeat=point(self.repeat, stream, outputs, asking),
+            repeat=point(self.repeat, stream, outputs, asking, stream.pointable),
+            history=stream.bought,
         )
 
     @typed
@@ -106,6 +107,7 @@ class HierarchicalDecoder(nn.Module):
         """Runs prompts; the next SID is to follow each row's last real position."""
         stream = lay_out(prompts)
         outputs = self._read(stream, train=False)
+        present = (stream.bought[..., 0] != PAD)[:, None]
         last = last_real(outputs, stream.segments > 0)
         x, memories = self.hand(last), []
         place = jnp.zeros(x.shape[:2], jnp.int32)
@@ -118,8 +120,8 @@ class HierarchicalDecoder(nn.Module):
             mask=mask,
             length=mask.sum(axis=1),
             first=self.spell_norm(x)[:, 0],
-            repeat=point(self.repeat, stream, outputs, last),
-            history=jnp.asarray(prompts.history),
+            repeat=point(self.repeat, stream, outputs, last, present),
+            history=stream.bought,
         )
 
     def start(self, context: Context) -> State:

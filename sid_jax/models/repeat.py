@@ -59,9 +59,15 @@ class RepeatHead(nn.Module):
         self,
         asking: Float[Array, "B n D"],
         history: Float[Array, "B S D"],
-        present: Bool[Array, "B S"],
+        present: Bool[Array, "B n S"],
     ) -> Repeat:
-        """The pointer and the gate of n SIDs, from the outputs that start them."""
+        """The pointer and the gate of n SIDs, from the outputs that start them.
+
+        Args:
+          asking: outputs that start a SID.
+          history: outputs at the history's items.
+          present: the items that each SID may repeat.
+        """
         width = history.shape[-1]
         matrix = nn.with_logical_partitioning(
             nn.initializers.lecun_normal(), ("embed", "heads")
@@ -74,14 +80,14 @@ class RepeatHead(nn.Module):
         gate = nn.Dense(1, kernel_init=vector, name="gate")(asking)[..., 0]
         scores = query(asking) @ key(history).swapaxes(1, 2) * width**-0.5
         scores = scores.astype(jnp.float32)
-        some = present.any(axis=1)[:, None]
+        some = present.any(axis=2)
         # Without a history nothing is masked, which keeps the softmax finite; the gate
         # is shut, and the pointer is cleared below.
-        scores = jnp.where(present[:, None] | ~some[..., None], scores, -jnp.inf)
+        scores = jnp.where(present | ~some[..., None], scores, -jnp.inf)
         pointer = jax.nn.log_softmax(scores)
         gate = gate.astype(jnp.float32)
         return Repeat(
-            pointer=jnp.where(present[:, None], pointer, -jnp.inf),
+            pointer=jnp.where(present, pointer, -jnp.inf),
             repeat=jnp.where(some, jax.nn.log_sigmoid(gate), -jnp.inf),
             generate=jnp.where(some, jax.nn.log_sigmoid(-gate), 0.0),
         )

@@ -23,14 +23,14 @@ class Stream:
       tokens: of each position; what is no item has PAD but for the last level.
       segments: which household a position is of; 0 where nothing is.
       first: the first position that may ask.
-      num_history: positions after the opening one that hold the history, for a repeat.
+      history: the positions, from and to, whose items a repeat may point at.
       user: a vector of each row's household; or None.
     """
 
     tokens: Int[Array, "B T L"]
     segments: Int[Array, "B T"]
     first: int = struct.field(pytree_node=False)
-    num_history: int = struct.field(pytree_node=False)
+    history: tuple[int, int] = struct.field(pytree_node=False)
     user: Float[Array, "B E"] | None = None
 
     @property
@@ -53,6 +53,17 @@ class Stream:
         return causal & (ids[:, :, None] == ids[:, None, :]) & (ids > 0)[:, None]
 
     @property
+    def bought(self) -> Int[Array, "B S L"]:
+        """Tokens of the history's items."""
+        return self.tokens[:, slice(*self.history)]
+
+    @property
+    def pointable(self) -> Bool[Array, "B n S"]:
+        """Which of the history's items each asking position may point at."""
+        seen = self.visible[:, self.first : -1, slice(*self.history)]
+        return seen & (self.bought[..., 0] != PAD)[:, None]
+
+    @property
     def positions(self) -> Int[Array, "B T"]:
         """Count of real positions before each, from the row's first one: rotary
         positions only tell distances, so that households need no count of their own.
@@ -68,7 +79,7 @@ def lay_out(batch: Prompts | Sequences) -> Stream:
     """
     if isinstance(batch, Sequences):
         tokens, segments = jnp.asarray(batch.tokens), jnp.asarray(batch.segments)
-        return Stream(tokens, segments, first=0, num_history=0)
+        return Stream(tokens, segments, first=0, history=(0, tokens.shape[1] - 1))
     history, basket = jnp.asarray(batch.history), jnp.asarray(batch.basket)
     num_levels = history.shape[2]
     parts = [_special(jnp.asarray(batch.retailers)[:, None], num_levels), history]
@@ -77,8 +88,8 @@ def lay_out(batch: Prompts | Sequences) -> Stream:
         parts += [_special(mark, num_levels), basket]
     tokens = jnp.concatenate(parts, axis=1)
     segments = (tokens[..., -1] != PAD).astype(jnp.int32)
-    num_history = history.shape[1]
-    return Stream(tokens, segments, 1 + num_history, num_history, batch.user)
+    first = 1 + history.shape[1]
+    return Stream(tokens, segments, first, (1, first), batch.user)
 
 
 class TokenEmbedding(nn.Module):

@@ -77,6 +77,7 @@ class TigerDecoder(nn.Module):
             targets=targets,
             asks=targets[..., 0] != PAD,
             repeat=None,
+            history=jnp.asarray(batch.history),
         )
 
     @typed

@@ -168,7 +168,7 @@ class RetrieverTask:
         log_prob = gains.sum(axis=-1)
         if outputs.repeat is not None:
             log_prob = repeat_log_prob(
-                outputs.repeat, batch.history, outputs.targets, log_prob
+                outputs.repeat, outputs.history, outputs.targets, log_prob
             )
             gate = jnp.exp(outputs.repeat.repeat)
             metrics["repeat"] = ((gate * asks).sum(), count)

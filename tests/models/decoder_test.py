@@ -111,9 +111,7 @@ def teach(kind, repeat, params, prompts):
     """Log-probabilities of a basket's codes [B, S_b, L] and SIDs, and the pointer."""
     module, _ = make_decoder(kind, repeat)
     outputs = module.apply({"params": params}, prompts)
-    codes = prompts.basket - jnp.asarray(VOCAB.level_offsets)
-    codes = jnp.where(prompts.basket == PAD, 0, codes)
-    gains, _ = code_gains(outputs.logits, codes)
+    gains, _ = code_gains(outputs.logits, _codes(prompts.basket))
     total = gains.sum(axis=-1)
     if outputs.repeat is not None:
         total = repeat_log_prob(outputs.repeat, prompts.history, prompts.basket, total)
@@ -397,15 +395,17 @@ def pack(histories, rows, length):
 
 
 @CAUSAL
-def test_every_position_of_a_packed_history_spells_what_its_prompt_spells(kind):
+@pytest.mark.parametrize("repeat", [False, True])
+def test_every_position_of_a_packed_history_spells_what_its_prompt_spells(kind, repeat):
     rng = np.random.default_rng(0)
+    few = rng.integers(0, SIZES, (3, len(SIZES)))  # some are bought again
     histories = [
-        (retailer, rng.integers(0, SIZES, (length, len(SIZES))))
+        (retailer, few[rng.integers(0, len(few), length)])
         for retailer, length in [(0, 3), (1, 2), (0, 1), (1, 4)]
     ]
     packed = pack(histories, rows=[[3, 1], [2, 0]], length=9)
-    _, params = make_decoder(kind, False)
-    outputs = build(kind, VOCAB, repeat=False).apply({"params": params}, packed)
+    module, params = make_decoder(kind, repeat)
+    outputs = module.apply({"params": params}, packed)
     assert outputs.asks.sum() == sum(len(bought) for _, bought in histories)
     asked = [
         (member, n) for member in (3, 1, 2, 0) for n in range(len(histories[member][1]))
@@ -415,15 +415,22 @@ def test_every_position_of_a_packed_history_spells_what_its_prompt_spells(kind):
         np.stack([_last(histories[member][1][:n], 4) for member, n in asked]),
         np.zeros((len(asked), 0, len(SIZES)), int),
     )
-    spelled_ = np.asarray(spell(kind, False, params, prompts))
-    for row, (member, n) in enumerate(asked):
-        sid = histories[member][1][n]
-        wanted = spelled_[row, np.ravel_multi_index(sid, SIZES)]
-        found = [
-            jax.nn.log_softmax(outputs.logits[level])[outputs.asks][row, code]
-            for level, code in enumerate(sid)
-        ]
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    gains, _ = code_gains(outputs.logits, _codes(outputs.targets))
+    if repeat:  # a SID at a time: what is repeated is not spelled
+        gains = repeat_log_prob(
+            outputs.repeat, outputs.history, outputs.targets, gains.sum(axis=-1)
+        )[..., None]
+    spelled_ = np.asarray(spell(kind, repeat, params, prompts))
+    wanted = [
+        spelled_[row, np.ravel_multi_index(histories[member][1][n], SIZES)]
+        for row, (member, n) in enumerate(asked)
+    ]
+    wanted = np.sum(wanted, axis=1, keepdims=True) if repeat else wanted
+    np.testing.assert_allclose(gains[outputs.asks], wanted, atol=1e-4)
+
+
+def _codes(tokens):
+    return jnp.where(tokens == PAD, 0, tokens - jnp.asarray(VOCAB.level_offsets))
 
 
 def _last(items, length):

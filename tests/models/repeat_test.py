@@ -106,7 +106,10 @@ def _gradients(repeat, history, logits):
 
 def make_head():
     asking, history = np.random.default_rng(0).normal(size=(2, BATCH, HISTORY, WIDTH))
+    # The second SID of the first request may repeat less than the first one.
     present = np.asarray([[True, False, True, True], [False] * 4, [True] * 4])
+    present = present[:, None].repeat(2, axis=1)
+    present[0, 1, 3] = False
     arguments = jnp.float32(asking[:, :2]), jnp.float32(history), jnp.asarray(present)
     return RepeatHead(), arguments
 
@@ -116,17 +119,16 @@ def test_the_pointer_is_a_distribution_over_what_is_there():
     params = nn.unbox(head.init(jax.random.key(0), asking, history, present))
     params["params"]["gate"]["kernel"] += 1.0
     out = jax.jit(head.apply)(params, asking, history, present)
-    pointer, some = np.exp(out.pointer), np.asarray(present).any(axis=1)
+    pointer, some = np.exp(out.pointer), np.asarray(present).any(axis=(1, 2))
     assert out.pointer.shape == (BATCH, 2, HISTORY)
     np.testing.assert_allclose(pointer[some].sum(axis=2), 1, rtol=1e-6)
-    where = np.broadcast_to(np.asarray(present)[:, None], pointer.shape)
-    np.testing.assert_array_equal(pointer > 0, where)
+    np.testing.assert_array_equal(pointer > 0, present)
     np.testing.assert_allclose(np.exp(out.repeat) + np.exp(out.generate), 1, rtol=1e-6)
     np.testing.assert_array_equal(np.exp(out.repeat) > 0, some[:, None].repeat(2, 1))
     assert np.ptp(out.repeat[0]) > 0  # the gate depends on what asks
 
     # What stands at an absent place is never read; what is there is.
-    other = jnp.where(present[..., None], history, 100.0)
+    other = jnp.where(present.any(axis=1)[..., None], history, 100.0)
     chex.assert_trees_all_close(head.apply(params, asking, other, present), out)
     other = head.apply(params, asking, history + jnp.eye(HISTORY, WIDTH), present)
     assert np.abs(np.exp(other.pointer) - pointer)[some].max(axis=(1, 2)).min() > 1e-3
