@@ -1,10 +1,11 @@
-"""Codes of many kinds to retrieve by, on Amazon Beauty: `codes_retriever.py` does.
+"""Codes of many kinds, on Amazon Beauty: to retrieve by, and to score by.
 
     sid sweep experiments/codes_tokenizer.py --workdir runs/codes
 
-after `sid embed` (see `tokenizer_retrieval_beauty.py`). `kmeans` is of that recipe, of
-text and co-purchases; `text`, `lsh` and `random` know no purchases, the last one
-nothing. Hardware: a CPU, in about ten minutes. Results: experiments/README.md.
+after `sid embed` (see `tokenizer_retrieval_beauty.py`), for `codes_retriever.py` and
+`rows_retriever.py`. `kmeans` is of that recipe, of text and co-purchases; `text`, `lsh`
+and `random` know no purchases, the last one nothing; `rows_97` has 97 codewords in all.
+Hardware: a CPU, in about twelve minutes. Results: experiments/README.md.
 """
 
 from dataclasses import replace
@@ -12,6 +13,7 @@ from dataclasses import replace
 from sid_jax import config as c
 
 SIZES = (256, 1024, 2048)
+FEWER = ((512,) * 4, (338,) * 4, (151, 151, 151, 152), (24, 24, 24, 25))
 TEXT = c.VectorConfig(file="runs/beauty.parquet")
 BOUGHT = replace(TEXT, copurchase=c.CopurchaseConfig(dim=128, weight=0.8))
 
@@ -60,4 +62,5 @@ def get_variants() -> dict[str, c.TokenizerExperiment | c.ControlExperiment]:
         "rqvae": rqvae(c.TokenizerTaskConfig()),
         "rqvae_taxonomy": rqvae(taxonomy),
         "rqvae_cooccurrence": rqvae(together),
+        **{f"rows_{sum(sizes)}": kmeans(BOUGHT, sizes) for sizes in FEWER},
     }
