@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax import __version__
-from sid_jax.config import RetrieverExperiment, digest_config
+from sid_jax.config import RetrieverExperiment, SearchConfig, digest_config
 from sid_jax.errors import InputError
 from sid_jax.evals.intrinsic import intrinsic_metrics, level_use
 from sid_jax.flows import runs
@@ -86,12 +86,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         similarity=make_similarity(figures, len(sizes)),
         tree=ItemTree(codes=codes, titles=order.titles, categories=order.categories),
         samples=samples,
-        notes=[
-            "Targets that the store's training baskets never held count as misses; "
-            f"{values['carried']:.1%} of the targets were ever sold at the store.",
-            "Products of one SID are ranked by the household's own purchases, then by "
-            "the store's sales, from training baskets.",
-        ],
+        notes=_notes(config.search, values["carried"]),
         footer=[
             ("sid_jax", __version__),
             ("written", time.strftime("%Y-%m-%d %H:%M")),
@@ -100,6 +95,23 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
         ],
     )
     write_report(out, report)
+
+
+def _notes(search: SearchConfig, carried: float) -> list[str]:
+    notes = [
+        "Targets that the store's training baskets never held count as misses; "
+        f"{carried:.1%} of the targets were ever sold at the store.",
+        "Products of one SID are ranked by the household's own purchases, then by "
+        "the store's sales, from training baskets.",
+    ]
+    if search.likeness:
+        notes.append(
+            "All products found are then ranked by log-probability and "
+            f"{search.likeness:g} times their cosine with the last products."
+        )
+    if not search.owned:
+        notes.append("What the household has bought before is left out.")
+    return notes
 
 
 def _whole(figures: dict[str, float]) -> dict[str, float]:
