@@ -82,7 +82,7 @@ def start_beam(context: Context, head: RepeatHead | None) -> State:
     )
     repeat = None
     if head is not None and context.repeat is not None:
-        repeat = head.start(context.repeat)
+        repeat = head.start(context.repeat, context.trie)
     return State(own, repeat)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sid_jax.sids.trie import Trie, descend, existing_codes
+from sid_jax.sids.trie import Nodes, Trie, descend, existing_codes
 from sid_jax.typing import Array, Bool, Float, Int, typed
 
 
@@ -41,13 +41,13 @@ class RepeatState:
       generated: log-probability with which the prefix was generated.
       options: of the codes that may come next, given the prefix.
       matches: history items that share the prefix.
-      nodes: the prefix's place in the trie of the SIDs that exist.
+      nodes: the prefix's node in the trie of the SIDs that exist; or None.
     """
 
     generated: Float[Array, "B M"]
     options: Float[Array, "B M K"]
     matches: Bool[Array, "B M S"]
-    nodes: Int[Array, "B M"]
+    nodes: Nodes | None
 
 
 class RepeatHead(nn.Module):
@@ -93,13 +93,13 @@ class RepeatHead(nn.Module):
         )
 
     @staticmethod
-    def start(repeat: Repeat) -> RepeatState:
+    def start(repeat: Repeat, trie: Trie | None = None) -> RepeatState:
         """State of the one beam that has spelled nothing."""
         return RepeatState(
             generated=repeat.generate,
             options=jnp.zeros((*repeat.generate.shape, 0)),
             matches=jnp.isfinite(repeat.pointer),
-            nodes=jnp.zeros(repeat.generate.shape, jnp.int32),
+            nodes=None if trie is None else trie.root(repeat.generate.shape),
         )
 
     @staticmethod
@@ -134,9 +134,9 @@ class RepeatHead(nn.Module):
             generated = generated + picked[..., 0]
             matches &= history[:, None, :, level - 1] == codes[..., None]
         logits = logits.astype(jnp.float32)
-        if trie is not None:
+        if trie is not None and nodes is not None:
             if codes is not None:
-                nodes = descend(trie, level - 1, nodes, codes)
+                nodes, _ = descend(trie, level - 1, nodes, codes)
             there = existing_codes(trie, level, nodes)
             logits = jnp.where(there, logits, -jnp.inf)
         options = jax.nn.log_softmax(logits)

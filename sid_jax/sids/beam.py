@@ -21,7 +21,7 @@ from jax import lax
 
 from sid_jax.errors import InputError
 from sid_jax.sids.scoring import Softmax
-from sid_jax.sids.trie import Trie, child_slots
+from sid_jax.sids.trie import Trie, child_slots, enter, first_leaves
 from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
 
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
@@ -68,7 +68,7 @@ def beam_search(
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
 
-    M_0 = 1 and M_{l+1} = min(num_beams, M_l * trie.max_children[l]) beams are alive.
+    M_0 = 1 and M_{l+1} = min(num_beams, M_l * trie.max_slots[l]) beams are alive.
     The result is that of scoring every SID whenever num_beams is at least the number
     of nodes at each inner depth; a beam of probability 0 is a filler.
 
@@ -100,26 +100,27 @@ def beam_search(
         raise InputError(
             f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
         )
-    first_leaves = _first_leaves(trie)
+    leaves = first_leaves(trie)
     packed = None if allowed is None else _pack(allowed)
 
     state, logits = step(context, state, None, 0)
-    nodes = jnp.zeros((len(logits), 1), jnp.int32)
+    nodes = trie.root((len(logits), 1))
     codes = jnp.zeros((len(logits), 1, 0), jnp.int32)
     likely = scores = jnp.zeros((len(logits), 1), jnp.float32)
     if key is not None:
         scores = jax.random.gumbel(key, scores.shape)
     for level, size in enumerate(trie.codebook_sizes):
-        if logits.shape != (*nodes.shape, size):
+        asked = *nodes.first.shape, size
+        if logits.shape != asked:
             raise InputError(
                 f"level {level}: step gave logits {logits.shape}, the trie asks for"
-                f" {(*nodes.shape, size)}"
+                f" {asked}"
             )
-        bounds, tokens, exists = child_slots(trie, level, nodes)
+        places, tokens, exists = child_slots(trie, level, nodes)
         alive = exists
         if packed is not None:
-            reached = _rank(packed, first_leaves[level][bounds])
-            alive = reached[..., 1:] > reached[..., :-1]
+            below = leaves[level] if level < trie.tail else None
+            alive = exists & _alive(packed, places, tokens, nodes.end, below)
         over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
         gains = _gains(logits.astype(jnp.float32) / temperature, tokens, alive, over)
         candidates = raised = likely[..., None] + gains
@@ -139,22 +140,15 @@ def beam_search(
             chosen = jnp.sort(chosen, axis=1)
             scores = jnp.take_along_axis(raised, chosen, axis=1)
         likely = jnp.take_along_axis(candidates, chosen, axis=1)
-        parents = chosen // trie.max_children[level]
-        nodes = _flat_take(bounds[..., :-1], chosen)
+        parents = chosen // trie.max_slots[level]
+        found = _flat_take(places, chosen)
         last = _flat_take(tokens, chosen)
         codes = jnp.concatenate([_gather(codes, parents), last[..., None]], axis=2)
         if is_inner:
+            nodes = enter(trie, level, found, _gather(nodes.end, parents))
             state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
-    return _answer(codes, nodes, scores, num_beams)
-
-
-def _first_leaves(trie: Trie) -> list[Array]:
-    """For each depth 1 .. L, the first leaf below each node, and the end."""
-    first = [jnp.arange(trie.num_leaves + 1, dtype=jnp.int32)]
-    for row_start in trie.row_start[:0:-1]:
-        first.append(first[-1][row_start])
-    return first[::-1]
+    return _answer(codes, found, scores, num_beams)
 
 
 def _pack(allowed: Array) -> tuple[Array, Array]:
@@ -169,6 +163,36 @@ def _pack(allowed: Array) -> tuple[Array, Array]:
     words = (bits << jnp.arange(32, dtype=jnp.uint32)).sum(axis=2, dtype=jnp.uint32)
     sizes = lax.population_count(words).astype(jnp.int32)
     return words, jnp.cumsum(sizes, axis=1) - sizes
+
+
+def _alive(
+    packed: tuple[Array, Array],
+    places: Array,
+    codes: Array,
+    ends: Array,
+    below: Array | None,
+) -> Array:
+    """Slots below whose child there is an allowed leaf.
+
+    `below` has the first leaf of each place; without it, places are leaves, and a slot
+    speaks for all of its code that follow it.
+    """
+    inside = places < ends[..., None]
+    if below is not None:
+        bounds = [below.at[at].get(mode="clip") for at in (places, places + 1)]
+        before, after = (_rank(packed, each) for each in bounds)
+        return inside & (after > before)
+    words, bit = packed[0], (places & 31).astype(jnp.uint32)
+    held = inside & (((_flat_take(words, places >> 5) >> bit) & 1) > 0)
+    if places.shape[-1] == 1:
+        return held
+    following = lax.associative_scan(
+        lambda later, one: jnp.where(one < 0, later, one),
+        jnp.where(held, codes, -1),
+        reverse=True,
+        axis=2,
+    )
+    return following == codes
 
 
 def _rank(packed: tuple[Array, Array], leaves: Array) -> Array:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from sid_jax.errors import InputError
-from sid_jax.sids.trie import Trie
+from sid_jax.sids.trie import Trie, first_leaves
 from sid_jax.typing import Array, Bool, typed
 
 
@@ -29,9 +29,8 @@ def allowed_leaves(trie: Trie, codes: Bool[Array, "B K"]) -> Bool[Array, "B U"]:
 
 def _first_codes(trie: Trie) -> Array:
     """The first code of each leaf, `[U]`."""
-    ends = jnp.arange(1, trie.tokens[0].shape[0] + 1)  # of depth 1: a child each
-    for row_start in trie.row_start[1:]:
-        ends = row_start[ends]
-    lengths = jnp.diff(ends, prepend=0)
-    first = trie.tokens[0].astype(jnp.int32)
-    return jnp.repeat(first, lengths, total_repeat_length=trie.num_leaves)
+    codes = trie.tokens[0].astype(jnp.int32)
+    if trie.tail == 0:
+        return codes
+    lengths = jnp.diff(first_leaves(trie)[0])
+    return jnp.repeat(codes, lengths, total_repeat_length=trie.num_leaves)

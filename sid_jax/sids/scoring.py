@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sids.trie import Trie, child_slots
+from sid_jax.sids.trie import Trie, child_slots, descend
 from sid_jax.typing import Array, Float, Int, PyTree, typed
 
 Softmax = Literal["codes", "existing", "allowed"]
@@ -39,16 +39,16 @@ def code_gains(
       mean of the log-probabilities of all codes that the softmax is over.
     """
     gains, means = [], []
-    nodes = jnp.zeros(codes.shape[:-1], jnp.int32)
     left = jnp.zeros(codes.shape[:-1], bool)
+    nodes = None if trie is None else trie.root(left.shape)
     for level, scores in enumerate(logits):
         scores, code = scores.astype(jnp.float32), codes[..., level]
-        if trie is None:
+        if trie is None or nodes is None:
             every = jax.nn.log_softmax(scores)
             gains.append(jnp.take_along_axis(every, code[..., None], axis=-1)[..., 0])
             means.append(every.mean(axis=-1))
             continue
-        bounds, tokens, exists = child_slots(trie, level, nodes)
+        _, tokens, exists = child_slots(trie, level, nodes)
         slots = jnp.take_along_axis(scores, tokens, axis=-1)
         total = jax.nn.logsumexp(slots, axis=-1, where=exists)
         hit = (tokens == code[..., None]) & exists
@@ -58,7 +58,7 @@ def code_gains(
         gains.append(jnp.where(left, -jnp.inf, own))
         mean = jnp.where(exists, slots, 0).sum(axis=-1) / exists.sum(axis=-1) - total
         means.append(mean)
-        nodes = jnp.where(hit, bounds[..., :-1], 0).sum(axis=-1)
+        nodes, _ = descend(trie, level, nodes, code)
     return jnp.stack(gains, axis=-1), jnp.stack(means, axis=-1)
 
 

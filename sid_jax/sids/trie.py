@@ -1,8 +1,10 @@
 """SID table -> prefix trie as flat arrays, level by level.
 
-Rows are sorted, so the children of a node are consecutive and a child's id is the
-position of its edge: no next-state column (compare STATIC, arXiv 2602.22647, whose
-edges carry one). A leaf's id is its row in the sorted SID table.
+Rows are sorted, so the children of a node are consecutive, and a node is where they
+stand: a range of the places of its level. There is no next-state column (compare
+STATIC, arXiv 2602.22647, whose edges carry one). From the level `tail` on, where few
+SIDs share a prefix, there are no nodes either: places are the rows of the sorted SID
+table, and a child is a run of rows with one code. A leaf's id is its row.
 """
 
 from dataclasses import dataclass, field
@@ -14,25 +16,29 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.typing import Array, Bool, Int, NDArray, UInt, typed
 
+_FEW = 16  # rows that a node may hold without any gain in reading its children apart
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Trie:
     """A prefix trie over SIDs; depth 0 holds the root, depth L the leaves.
 
+    The places of level l are the nodes of depth l + 1; from level `tail` on, leaves.
+
     Attributes:
-      tokens: a level, the code of each node of depth l + 1, `[n_{l+1}]`, in the
-        smallest of uint8, uint16 and int32 that fits.
-      row_start: a level, int32 `[n_l + 1]`; the children of node i of depth l are the
-        nodes `row_start[l][i] : row_start[l][i + 1]` of depth l + 1.
+      tokens: a level, the code of each place, in the smallest of uint8, uint16 and
+        int32 that fits.
+      bounds: for each level up to `tail`, int32; the children of node i of depth l
+        stand at the places `bounds[l][i] : bounds[l][i + 1]`.
       codebook_sizes: codes a level.
-      max_children: a level, the most children of one node of depth l.
+      max_slots: a level, the most places of one node.
     """
 
     tokens: tuple[Array, ...]
-    row_start: tuple[Array, ...]
+    bounds: tuple[Array, ...]
     codebook_sizes: tuple[int, ...] = field(metadata={"static": True})
-    max_children: tuple[int, ...] = field(metadata={"static": True})
+    max_slots: tuple[int, ...] = field(metadata={"static": True})
 
     @property
     def num_levels(self) -> int:
@@ -42,72 +48,156 @@ class Trie:
     def num_leaves(self) -> int:
         return self.tokens[-1].shape[0]
 
+    @property
+    def tail(self) -> int:
+        """The first level whose places are leaves; at most the last one."""
+        return len(self.bounds) - 1
+
+    def root(self, shape: tuple[int, ...]) -> "Nodes":
+        """The node of depth 0, in arrays of any shape."""
+        first, end = self.bounds[0]
+        return Nodes(jnp.full(shape, first), jnp.full(shape, end))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of one depth: their children stand at the places `first : end`.
+
+    Attributes:
+      first: int32 `[*b]`.
+      end: int32 `[*b]`; equal to `first` where there is no node.
+    """
+
+    first: Array
+    end: Array
+
 
 @typed
 def child_slots(
-    trie: Trie, level: int, nodes: Int[Array, "*b"]
-) -> tuple[Int[Array, "*b C1"], Int[Array, "*b C"], Bool[Array, "*b C"]]:
-    """The children of nodes of depth `level`, in C = `max_children[level]` slots each.
+    trie: Trie, level: int, nodes: Nodes
+) -> tuple[Int[Array, "*b C"], Int[Array, "*b C"], Bool[Array, "*b C"]]:
+    """What stands at the places of nodes of depth `level`, C = `max_slots[level]` each.
 
     Returns:
-      Bounds, such that slot i holds the child `bounds[i]` and `bounds[i + 1]` follows;
-      the codes of the slots; and which of them hold a child: those past a node's
-      children stay at their end.
+      Places; their codes; and which of them hold a child: the first place of each run
+      of one code, before the node's end. Codes ascend.
     """
-    row_start, tokens = trie.row_start[level], trie.tokens[level]
-    end = row_start[nodes + 1][..., None]
-    slots = row_start[nodes][..., None] + jnp.arange(trie.max_children[level] + 1)
-    bounds = jnp.minimum(slots, end)
-    children = jnp.minimum(bounds[..., :-1], tokens.shape[0] - 1)
-    return bounds, tokens[children].astype(jnp.int32), slots[..., :-1] < end
+    places = nodes.first[..., None] + jnp.arange(trie.max_slots[level])
+    codes = trie.tokens[level].at[places].get(mode="clip").astype(jnp.int32)
+    exists = places < nodes.end[..., None]
+    if level >= trie.tail:
+        exists = exists.at[..., 1:].min(codes[..., 1:] != codes[..., :-1])
+    return places, codes, exists
+
+
+@typed
+def enter(
+    trie: Trie, level: int, places: Int[Array, "*b"], end: Int[Array, "*b"]
+) -> Nodes:
+    """The children at places of level `level`, of nodes that end at `end`.
+
+    Below the last level there is nothing to enter.
+    """
+    if level < trie.tail:
+        bounds = trie.bounds[level + 1]
+        return Nodes(
+            bounds.at[places].get(mode="clip"), bounds.at[places + 1].get(mode="clip")
+        )
+    rows = places[..., None] + jnp.arange(trie.max_slots[level + 1])
+    codes = trie.tokens[level].at[rows].get(mode="clip")
+    same = (codes == codes[..., :1]) & (rows < end[..., None])
+    return Nodes(places, places + same.sum(axis=-1, dtype=jnp.int32))
 
 
 @typed
 def descend(
-    trie: Trie, level: int, nodes: Int[Array, "*b"], codes: Int[Array, "*b"]
-) -> Int[Array, "*b"]:
-    """The children that codes lead to from nodes of depth `level`; 0 if none."""
-    bounds, tokens, exists = child_slots(trie, level, nodes)
+    trie: Trie, level: int, nodes: Nodes, codes: Int[Array, "*b"]
+) -> tuple[Nodes, Bool[Array, "*b"]]:
+    """The children that codes lead to from nodes of depth `level`, and which exist."""
+    places, tokens, exists = child_slots(trie, level, nodes)
     hit = (tokens == codes[..., None]) & exists
-    return jnp.where(hit, bounds[..., :-1], 0).sum(axis=-1)
+    found = hit.any(axis=-1)
+    place = jnp.where(hit, places, 0).sum(axis=-1)
+    if level + 1 == trie.num_levels:
+        return Nodes(place, jnp.where(found, place + 1, place)), found
+    child = enter(trie, level, place, nodes.end)
+    return Nodes(child.first, jnp.where(found, child.end, child.first)), found
 
 
 @typed
-def existing_codes(
-    trie: Trie, level: int, nodes: Int[Array, "*b"]
-) -> Bool[Array, "*b K"]:
+def existing_codes(trie: Trie, level: int, nodes: Nodes) -> Bool[Array, "*b K"]:
     """Which codes of a level follow nodes of depth `level`."""
     _, tokens, exists = child_slots(trie, level, nodes)
     slots = tokens.shape[-1]
     tokens, exists = tokens.reshape(-1, slots), exists.reshape(-1, slots)
     none = jnp.zeros((len(tokens), trie.codebook_sizes[level]), bool)
     found = none.at[jnp.arange(len(tokens))[:, None], tokens].max(exists)
-    return found.reshape(*nodes.shape, -1)
+    return found.reshape(*nodes.first.shape, -1)
+
+
+@typed
+def first_leaves(trie: Trie) -> list[Int[Array, "_"]]:
+    """For each level before the tail, the first leaf below each place, and the end."""
+    first = []
+    for bounds in trie.bounds[:0:-1]:
+        first.append(bounds if not first else first[-1][bounds])
+    return first[::-1]
 
 
 @typed
 def build_trie(
-    sids: Int[NDArray, "_ L"] | UInt[NDArray, "_ L"], codebook_sizes: tuple[int, ...]
+    sids: Int[NDArray, "_ L"] | UInt[NDArray, "_ L"],
+    codebook_sizes: tuple[int, ...],
+    *,
+    tail: int | None = None,
 ) -> Trie:
     """Builds the trie of SIDs in any order, duplicates welcome.
 
+    Args:
+      sids: codes.
+      codebook_sizes: codes a level.
+      tail: the first level whose places are leaves; by default the first one from which
+        on a node has 16 leaves at most, or twice as many leaves as children.
+
     Raises:
-      InputError: no SIDs, another number of levels, or a code outside its codebook.
+      InputError: no SIDs, another number of levels, a code outside its codebook, or no
+        such level.
     """
     order, parting = sort_sids(sids, codebook_sizes)
     if not len(order):
         raise InputError("a trie needs at least one SID")
-    tokens, row_start = [], []
-    for level, size in enumerate(codebook_sizes):
-        starts = np.flatnonzero(parting <= level)  # first row of each child
-        tokens.append(sids[order[starts], level].astype(_code_dtype(size)))
-        first_children = np.flatnonzero(parting[starts] < level)
-        row_start.append(np.append(first_children, len(starts)).astype(np.int32))
+    num_levels = len(codebook_sizes)
+    kept = np.flatnonzero(parting < num_levels)
+    order, parting = order[kept], parting[kept]
+    # The first leaf below each node, a depth; depth L is the leaves themselves.
+    first = [np.flatnonzero(parting < depth) for depth in range(num_levels)]
+    first.append(np.arange(len(order)))
+    leaves = [int(np.diff(each, append=len(order)).max()) for each in first[:-1]]
+    children = [
+        np.append(np.flatnonzero(parting[below] < level), len(below))
+        for level, below in enumerate(first[1:])
+    ]
+    most = [int(np.diff(each).max()) for each in children]
+    if tail is None:
+        tail = num_levels - 1
+        while tail and leaves[tail - 1] <= max(_FEW, 2 * most[tail - 1]):
+            tail -= 1
+    if not 0 <= tail < num_levels:
+        raise InputError(f"tail={tail} is no level of SIDs of {num_levels} levels")
+    tokens = [
+        sids[order[first[level + 1]] if level < tail else order, level]
+        for level in range(num_levels)
+    ]
+    bounds = [*children[:tail], np.append(first[tail], len(order))]
     return Trie(
-        tokens=tuple(jnp.asarray(codes) for codes in tokens),
-        row_start=tuple(jnp.asarray(starts) for starts in row_start),
+        tokens=tuple(
+            jnp.asarray(codes.astype(_code_dtype(size)))
+            for codes, size in zip(tokens, codebook_sizes, strict=True)
+        ),
+        bounds=tuple(jnp.asarray(each.astype(np.int32)) for each in bounds),
         codebook_sizes=codebook_sizes,
-        max_children=tuple(int(np.diff(starts).max()) for starts in row_start),
+        max_slots=(*most[:tail], *leaves[tail:]),
     )
 
 

@@ -11,6 +11,7 @@ from sid_jax.sids.trie import (
     child_slots,
     descend,
     existing_codes,
+    first_leaves,
     sort_sids,
 )
 
@@ -26,37 +27,60 @@ def sid_rows(draw, max_levels=5):
 def _spell(trie) -> np.ndarray:
     """Every leaf's SID in the order of leaf ids, read off the arrays from the root."""
     paths = np.zeros((1, 0), int)
-    for tokens, row_start in zip(trie.tokens, trie.row_start, strict=True):
-        degrees = np.diff(row_start)
-        assert row_start[0] == 0 and row_start[-1] == len(tokens)
-        assert (degrees > 0).all()
-        parents = np.repeat(np.arange(len(paths)), degrees)
-        paths = np.concatenate([paths[parents], np.asarray(tokens)[:, None]], axis=1)
-    return paths
+    for level, bounds in enumerate(trie.bounds):
+        degrees = np.diff(bounds)
+        assert bounds[0] == 0 and bounds[-1] == len(trie.tokens[level])
+        assert (degrees > 0).all() and degrees.max() == trie.max_slots[level]
+        paths = np.repeat(paths, degrees, axis=0)
+        if level < trie.tail:
+            codes = np.asarray(trie.tokens[level])
+            paths = np.concatenate([paths, codes[:, None]], axis=1)
+    columns = [np.asarray(codes) for codes in trie.tokens[trie.tail :]]
+    return np.concatenate([paths, np.stack(columns, axis=1)], axis=1)
+
+
+def _walk(trie, prefix):
+    """The node that a prefix leads to, and whether there is one."""
+    nodes, found = trie.root((1,)), np.ones(1, bool)
+    for level, code in enumerate(prefix):
+        nodes, there = descend(trie, level, nodes, jnp.asarray([code]))
+        found &= np.asarray(there)
+    return nodes, bool(found[0])
 
 
 @settings(deadline=None, max_examples=15)
-@given(sid_rows(max_levels=3))
-def test_nodes_tell_their_children(drawn):
+@given(sid_rows(max_levels=3), st.data())
+def test_nodes_tell_their_children(drawn, data):
     """Slots, the codes that exist, and where each leads, against sets of prefixes."""
     rows, sizes = drawn
-    trie = build_trie(rows, sizes)
+    trie = build_trie(rows, sizes, tail=data.draw(st.integers(0, len(sizes) - 1)))
+    leaves = [tuple(sid) for sid in np.unique(rows, axis=0).tolist()]
     for level, size in enumerate(sizes):
-        prefixes = np.unique(rows[:, :level], axis=0)
-        longer = np.unique(rows[:, : level + 1], axis=0)
-        place = {tuple(path): node for node, path in enumerate(longer.tolist())}
-        nodes = jnp.arange(len(prefixes))
-        bounds, tokens, exists = child_slots(trie, level, nodes)
-        there = existing_codes(trie, level, nodes)
-        for node, prefix in enumerate(prefixes.tolist()):
-            codes = [code for code in range(size) if (*prefix, code) in place]
-            assert np.flatnonzero(there[node]).tolist() == codes
-            assert tokens[node][exists[node]].tolist() == codes
-            wanted = [place[*prefix, code] for code in codes]
-            assert bounds[node][:-1][exists[node]].tolist() == wanted
-            assert (np.diff(bounds[node]) == exists[node]).all()
-            alike = jnp.full(len(codes), node)
-            assert descend(trie, level, alike, jnp.asarray(codes)).tolist() == wanted
+        for prefix in {sid[:level] for sid in leaves}:
+            nodes, found = _walk(trie, prefix)
+            assert found
+            _, tokens, exists = child_slots(trie, level, nodes)
+            codes = sorted({sid[level] for sid in leaves if sid[:level] == prefix})
+            assert tokens[0][exists[0]].tolist() == codes
+            there = existing_codes(trie, level, nodes)[0]
+            assert np.flatnonzero(there).tolist() == codes
+            for code in range(size):
+                below, found = _walk(trie, (*prefix, code))
+                assert found == (code in codes)
+                assert found == bool(below.end[0] > below.first[0])
+    for leaf, sid in enumerate(leaves):
+        assert _walk(trie, sid)[0].first[0] == leaf
+
+
+@settings(deadline=None, max_examples=15)
+@given(sid_rows(max_levels=4), st.data())
+def test_places_lead_to_their_first_leaves(drawn, data):
+    rows, sizes = drawn
+    trie = build_trie(rows, sizes, tail=data.draw(st.integers(0, len(sizes) - 1)))
+    leaves = np.unique(rows, axis=0)
+    for level, first in enumerate(first_leaves(trie)):
+        _, wanted = np.unique(leaves[:, : level + 1], axis=0, return_index=True)
+        assert first.tolist() == [*wanted.tolist(), len(leaves)]
 
 
 @settings(deadline=None, max_examples=50)
@@ -65,10 +89,12 @@ def test_a_trie_spells_the_sorted_unique_sids(drawn, random):
     rows, sizes = drawn
     trie = build_trie(rows, sizes)
     np.testing.assert_array_equal(_spell(trie), np.unique(rows, axis=0))
+    for tail in range(len(sizes)):
+        forced = build_trie(rows, sizes, tail=tail)
+        assert forced.tail == tail
+        np.testing.assert_array_equal(_spell(forced), _spell(trie))
     assert trie.num_leaves == len(np.unique(rows, axis=0))
     assert trie.num_levels == len(sizes)
-    for most, row_start in zip(trie.max_children, trie.row_start, strict=True):
-        assert most == np.diff(row_start).max()
 
     shuffled = list(range(len(rows)))
     random.shuffle(shuffled)
@@ -90,6 +116,20 @@ def test_sorting_by_key_or_by_column_is_the_stable_lexicographic_order(sizes):
             (i for i in range(len(sizes)) if before[i] != after[i]), len(sizes)
         )
     assert parting[0] == -1
+
+
+def test_rows_of_few_sids_a_prefix_have_no_nodes():
+    rng = np.random.default_rng(0)
+    sids = np.unique(rng.integers(0, 64, (5000, 4)), axis=0)
+    trie = build_trie(sids, (64,) * 4)
+    assert trie.tail == 2  # about 1.2 SIDs share two codes, 78 the first one
+    assert trie.max_slots[3] <= 3
+    with pytest.raises(InputError, match="tail=4"):
+        build_trie(sids, (64,) * 4, tail=4)
+    # One crowded prefix: its rows are read by their children.
+    crowd = np.asarray([[0, 0, code, last] for code in range(9) for last in range(60)])
+    crowded = build_trie(np.concatenate([sids, crowd]), (64,) * 4)
+    assert crowded.tail == 3
 
 
 def test_codes_take_the_smallest_type_that_fits():
