@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sid_jax.config import RetrieverExperiment, SASRecConfig
 from sid_jax.data.pipeline import Requests, last_items, prompts_of
 from sid_jax.evals.baselines import LAST, last_vectors, unit_rows
+from sid_jax.sids.allowance import AllowanceCache
 from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.scoring import score_sids
@@ -23,6 +26,7 @@ from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
 
 _RANKED = 2  # products a beam that are ranked by likeness
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
+_SET_BYTES = 2**28  # of what retailers carry, kept on a device
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,18 @@ class Speller:
         key: Key[jax.Array, ""],
     ) -> Beams:
         prompts = self._prompts(requests)
-        num_leaves = len(self.table.sids)
-        allowed = self.index.allowed(requests.retailers, item_mask, num_leaves)
         params = self.params if params is None else params
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):
-            prompts, allowed = place((prompts, allowed), mesh)
+            if item_mask is None:
+                stores = requests.retailers.tolist()
+                allowed = self._stores.take(stores, self.index.leaves_at)
+                prompts, rows = place((prompts, allowed.rows), mesh)
+                allowed = replace(allowed, rows=rows)
+            else:
+                num_leaves = len(self.table.sids)
+                allowed = self.index.allowed(requests.retailers, item_mask, num_leaves)
+                prompts, allowed = place((prompts, allowed), mesh)
             return self._jitted(params, self._trie, prompts, allowed, key)
 
     def _prompts(self, requests: Requests) -> Prompts:
@@ -192,6 +202,16 @@ class Speller:
     @cached_property
     def _trie(self) -> Trie:
         return build_trie(self.table.sids, self.vocab.codebook_sizes)
+
+    @cached_property
+    def _stores(self) -> AllowanceCache:
+        """What each retailer carries, as a search takes it."""
+        mesh = make_mesh(self.config.mesh)
+        fit = _SET_BYTES * 8 // self._trie.num_leaves
+        shares = mesh.shape["data"]
+        needed = -(-self.config.search.batch_size // shares) * shares
+        capacity = max(min(fit, self.index.num_retailers), needed)
+        return AllowanceCache(self._trie, capacity, NamedSharding(mesh, P()))
 
     @property
     def _module(self) -> Any:

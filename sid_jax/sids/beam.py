@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from sid_jax.errors import InputError
+from sid_jax.sids.allowance import Allowances, allow_leaves, allowed_slots
 from sid_jax.sids.scoring import Softmax
-from sid_jax.sids.trie import Trie, child_slots, enter, first_leaves
+from sid_jax.sids.trie import Trie, child_slots, enter
 from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
 
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
@@ -61,7 +62,7 @@ def beam_search(
     trie: Trie,
     *,
     num_beams: int,
-    allowed: Bool[Array, "B U"] | None = None,
+    allowed: Allowances | Bool[Array, "B U"] | None = None,
     softmax: Softmax = "codes",
     temperature: float | int | Float[Array, ""] = 1.0,
     key: Key[Array, ""] | None = None,
@@ -78,7 +79,8 @@ def beam_search(
       state: a beam's own arrays, each leading with `[B, 1]`.
       trie: the SIDs that exist.
       num_beams: M, of the answer; may exceed what there is to find.
-      allowed: the leaves that each request may reach; all when None.
+      allowed: the leaves that each request may reach, as sets that requests share or as
+        a mask; all when None.
       softmax: what each is over: all `codes` of the level, the `existing` ones after
         the prefix, as in training by it, or those `allowed` of them.
       temperature: what each code's logits are divided by, above 0.
@@ -96,12 +98,12 @@ def beam_search(
         raise InputError(f"softmax={softmax!r}: want one of {get_args(Softmax)}")
     if key is not None and softmax != "allowed":
         raise InputError(f'drawing SIDs asks for softmax="allowed", not {softmax!r}')
-    if allowed is not None and allowed.shape[1] != trie.num_leaves:
-        raise InputError(
-            f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
-        )
-    leaves = first_leaves(trie)
-    packed = None if allowed is None else _pack(allowed)
+    if allowed is not None and not isinstance(allowed, Allowances):
+        if allowed.shape[1] != trie.num_leaves:
+            raise InputError(
+                f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
+            )
+        allowed = allow_leaves(trie, allowed)
 
     state, logits = step(context, state, None, 0)
     nodes = trie.root((len(logits), 1))
@@ -118,9 +120,9 @@ def beam_search(
             )
         places, tokens, exists = child_slots(trie, level, nodes)
         alive = exists
-        if packed is not None:
-            below = leaves[level] if level < trie.tail else None
-            alive = exists & _alive(packed, places, tokens, nodes.end, below)
+        if allowed is not None:
+            told = trie, level, places, tokens, nodes.end
+            alive = exists & allowed_slots(allowed, *told)
         over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
         gains = _gains(logits.astype(jnp.float32) / temperature, tokens, alive, over)
         candidates = raised = likely[..., None] + gains
@@ -149,60 +151,6 @@ def beam_search(
             state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
     return _answer(codes, found, scores, num_beams)
-
-
-def _pack(allowed: Array) -> tuple[Array, Array]:
-    """Leaf masks as words of 32 leaves, and the allowed leaves before each word.
-
-    A node is allowed if `_rank` grows between its first leaf and its end, so one pass
-    over the leaves serves all levels, in 1/16 of a running count's memory.
-    """
-    batch, leaves = allowed.shape
-    padded = jnp.pad(allowed, ((0, 0), (0, 32 - leaves % 32)))
-    bits = padded.reshape(batch, -1, 32).astype(jnp.uint32)
-    words = (bits << jnp.arange(32, dtype=jnp.uint32)).sum(axis=2, dtype=jnp.uint32)
-    sizes = lax.population_count(words).astype(jnp.int32)
-    return words, jnp.cumsum(sizes, axis=1) - sizes
-
-
-def _alive(
-    packed: tuple[Array, Array],
-    places: Array,
-    codes: Array,
-    ends: Array,
-    below: Array | None,
-) -> Array:
-    """Slots below whose child there is an allowed leaf.
-
-    `below` has the first leaf of each place; without it, places are leaves, and a slot
-    speaks for all of its code that follow it.
-    """
-    inside = places < ends[..., None]
-    if below is not None:
-        bounds = [below.at[at].get(mode="clip") for at in (places, places + 1)]
-        before, after = (_rank(packed, each) for each in bounds)
-        return inside & (after > before)
-    words, bit = packed[0], (places & 31).astype(jnp.uint32)
-    held = inside & (((_flat_take(words, places >> 5) >> bit) & 1) > 0)
-    if places.shape[-1] == 1:
-        return held
-    following = lax.associative_scan(
-        lambda later, one: jnp.where(one < 0, later, one),
-        jnp.where(held, codes, -1),
-        reverse=True,
-        axis=2,
-    )
-    return following == codes
-
-
-def _rank(packed: tuple[Array, Array], leaves: Array) -> Array:
-    """Number of allowed leaves before each of `leaves`."""
-    words, before = packed
-    bit = (leaves & 31).astype(jnp.uint32)
-    below = _flat_take(words, leaves >> 5) & ((jnp.uint32(1) << bit) - 1)
-    return _flat_take(before, leaves >> 5) + lax.population_count(below).astype(
-        jnp.int32
-    )
 
 
 def _gains(logits: Array, tokens: Array, alive: Array, over: Array | None) -> Array:

@@ -105,6 +105,12 @@ class ItemIndex:
         return allowed
 
     @typed
+    def leaves_at(self, retailer: int) -> Int[NDArray, " n"]:
+        """The leaves under which a retailer carries an item, each once, ascending."""
+        requests = np.asarray([retailer], np.int32)
+        return np.unique(self._reach(requests, None)[1])
+
+    @typed
     def counts(
         self,
         retailers: Int[NDArray, " B"],
