@@ -7,6 +7,7 @@ SIDs share a prefix, there are no nodes either: places are the rows of the sorte
 table, and a child is a run of rows with one code. A leaf's id is its row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -167,37 +168,55 @@ def build_trie(
     order, parting = sort_sids(sids, codebook_sizes)
     if not len(order):
         raise InputError("a trie needs at least one SID")
-    num_levels = len(codebook_sizes)
-    kept = np.flatnonzero(parting < num_levels)
-    order, parting = order[kept], parting[kept]
-    # The first leaf below each node, a depth; depth L is the leaves themselves.
-    first = [np.flatnonzero(parting < depth) for depth in range(num_levels)]
-    first.append(np.arange(len(order)))
-    leaves = [int(np.diff(each, append=len(order)).max()) for each in first[:-1]]
-    children = [
-        np.append(np.flatnonzero(parting[below] < level), len(below))
-        for level, below in enumerate(first[1:])
+    order = order[parting < len(codebook_sizes)]
+    columns = [
+        sids[order, level].astype(_code_dtype(size))
+        for level, size in enumerate(codebook_sizes)
     ]
-    most = [int(np.diff(each).max()) for each in children]
+    return trie_of_columns(columns, codebook_sizes, tail)
+
+
+def trie_of_columns(
+    columns: Sequence[NDArray], codebook_sizes: tuple[int, ...], tail: int | None = None
+) -> Trie:
+    """The trie of sorted SIDs, each once, from their codes a level.
+
+    Arguments and errors as in `build_trie`.
+    """
+    num_levels, count = len(columns), len(columns[0])
+    starts = [np.zeros(count, bool)]  # where nodes of each depth begin
+    starts[0][0] = True
+    for column in columns:
+        starts.append(starts[-1].copy())
+        starts[-1][1:] |= column[1:] != column[:-1]
+    first = [np.flatnonzero(each) for each in starts[:-1]]
+    leaves = [int(np.diff(each, append=count).max()) for each in first]
+
+    def bounds_of(level: int) -> NDArray:
+        ends = np.count_nonzero(starts[level + 1])
+        return np.append(np.flatnonzero(starts[level][starts[level + 1]]), ends)
+
     if tail is None:
         tail = num_levels - 1
-        while tail and leaves[tail - 1] <= max(_FEW, 2 * most[tail - 1]):
+        while tail:
+            most = int(np.diff(bounds_of(tail - 1)).max())
+            if leaves[tail - 1] > max(_FEW, 2 * most):
+                break
             tail -= 1
     if not 0 <= tail < num_levels:
         raise InputError(f"tail={tail} is no level of SIDs of {num_levels} levels")
+    bounds = [bounds_of(level) for level in range(tail)]
+    most = [int(np.diff(each).max()) for each in bounds]
+    bounds.append(np.append(first[tail], count))
     tokens = [
-        sids[order[first[level + 1]] if level < tail else order, level]
-        for level in range(num_levels)
+        column[starts[level + 1]] if level < tail else column
+        for level, column in enumerate(columns)
     ]
-    bounds = [*children[:tail], np.append(first[tail], len(order))]
     return Trie(
-        tokens=tuple(
-            jnp.asarray(codes.astype(_code_dtype(size)))
-            for codes, size in zip(tokens, codebook_sizes, strict=True)
-        ),
+        tokens=tuple(map(jnp.asarray, tokens)),
         bounds=tuple(jnp.asarray(each.astype(np.int32)) for each in bounds),
         codebook_sizes=codebook_sizes,
-        max_slots=(*most[:tail], *leaves[tail:]),
+        max_slots=(*most, *leaves[tail:]),
     )
 
 
@@ -240,16 +259,31 @@ def _check_codes(sids: NDArray, codebook_sizes: tuple[int, ...]) -> None:
 
 
 def _sort_columns(columns: list[NDArray], sizes: tuple[int, ...]) -> NDArray:
-    bits = [max(size - 1, 1).bit_length() for size in sizes]
-    if sum(bits) > 63:
-        return np.lexsort(columns[::-1])
-    # One 64-bit key a SID sorts several times faster than column by column.
-    key = np.zeros(len(columns[0]), np.int64)
-    for column, width in zip(columns, bits, strict=True):
-        key = (key << width) | column
-    if (key[1:] >= key[:-1]).all():
-        return np.arange(len(key))
-    return np.argsort(key, kind="stable")
+    # Few 64-bit keys a SID sort several times faster than column by column.
+    keys, room = [], 0
+    for column, size in zip(columns, sizes, strict=True):
+        width = max(size - 1, 1).bit_length()
+        if width > room:
+            keys.append(column.astype(np.int64))
+            room = 63 - width
+        else:
+            keys[-1] = (keys[-1] << width) | column
+            room -= width
+    if _ascend(keys):
+        return np.arange(len(keys[0]))
+    if len(keys) == 1:
+        return np.argsort(keys[0], kind="stable")
+    return np.lexsort(keys[::-1])
+
+
+def _ascend(keys: list[NDArray]) -> bool:
+    """Whether rows of keys, the first one weighing most, come in order."""
+    same = np.ones(len(keys[0]) - 1 if len(keys[0]) else 0, bool)
+    for key in keys:
+        if (same & (key[1:] < key[:-1])).any():
+            return False
+        same &= key[1:] == key[:-1]
+    return True
 
 
 def _code_dtype(size: int) -> type[np.integer]:
