@@ -1,0 +1,156 @@
+"""A catalog that changes: SIDs come and go, and a search neither stops nor recompiles.
+
+A trie with room (`make_room`) is one whose arrays are longer than they need be.
+`update_trie` gives the next version in arrays of the same shapes, so that a compiled
+search takes it; the one before answers until then, and beside it if asked.
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from sid_jax.errors import InputError
+from sid_jax.sids.trie import Trie, build_trie, first_leaves, trie_of_columns
+from sid_jax.typing import Int, NDArray, typed
+
+
+@typed
+def make_room(trie: Trie, share: float) -> Trie:
+    """The same trie in arrays that a share more SIDs, children and rows a node fit.
+
+    Leaves past the last SID are never reached; `num_leaves` counts them.
+    """
+    if not share >= 0:
+        raise InputError(f"share={share} of room must be at least 0")
+    sizes = [_more(len(codes), share) for codes in trie.tokens[: trie.tail]]
+    sizes.append(_more(trie.num_leaves, share))
+    most = [
+        min(_more(most, share) + 2, size if level < trie.tail else sizes[-1])
+        for level, (most, size) in enumerate(
+            zip(trie.max_slots, trie.codebook_sizes, strict=True)
+        )
+    ]
+    return _fit(trie, sizes, tuple(most))
+
+
+@typed
+def update_trie(
+    trie: Trie,
+    added: Int[NDArray, "n L"],
+    removed: Int[NDArray, "m L"],
+) -> Trie:
+    """The next version: some SIDs more, some less, in arrays of the same shapes.
+
+    Leaves are rows of the sorted SIDs and move; one that stays may be given again.
+
+    Args:
+      trie: the version before.
+      added: SIDs that are to exist, in any order.
+      removed: SIDs that no item has any longer; each must be there.
+
+    Raises:
+      InputError: a removed SID that is not there, a code outside its codebook, nothing
+        left, or no room: make some, which compiles searches anew.
+    """
+    columns = _columns(trie)
+    keep = np.ones(len(columns[0]), bool)
+    if len(removed):
+        row, found = _find(columns, removed)
+        if not found.all():
+            sid = removed[np.flatnonzero(~found)[0]]
+            raise InputError(
+                f"removed SID {'_'.join(map(str, sid))} is not in the trie"
+            )
+        keep[row] = False
+    if len(added):
+        new = _columns(build_trie(added, trie.codebook_sizes, tail=0))
+        row, found = _find(columns, np.stack(new, axis=1).astype(np.int64))
+        keep[row[found]] = True
+        # New SIDs stand before the first old one above them, in order.
+        before = np.cumsum(keep) - keep
+        at = np.append(before, keep.sum())[row[~found]]
+        at = at + np.arange(len(at))
+        fresh = np.zeros(int(keep.sum()) + len(at), bool)
+        fresh[at] = True
+        columns = [
+            _merge(fresh, old[keep], codes[~found])
+            for old, codes in zip(columns, new, strict=True)
+        ]
+    else:
+        columns = [old[keep] for old in columns]
+    if not len(columns[0]):
+        raise InputError("no SID is left")
+    sizes = [len(codes) for codes in trie.tokens[: trie.tail]] + [trie.num_leaves]
+    grown = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
+    return _fit(grown, sizes, trie.max_slots)
+
+
+def _fit(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
+    """The trie in arrays of so many places a level, and of leaves, and slots a node."""
+    needed = [len(codes) for codes in trie.tokens[: trie.tail]] + [trie.num_leaves]
+    lacking = [
+        *(n > size for n, size in zip(needed, sizes, strict=True)),
+        *(n > most for n, most in zip(trie.max_slots, max_slots, strict=True)),
+    ]
+    if any(lacking):
+        raise InputError(
+            f"no room: {needed} places and {trie.max_slots} slots a node, in arrays of"
+            f" {sizes} and {max_slots}; `make_room` of a new trie"
+        )
+    lengths = [*sizes[:-1], *[sizes[-1]] * (trie.num_levels - trie.tail)]
+    tokens = [
+        jnp.pad(codes, (0, length - len(codes)))
+        for codes, length in zip(trie.tokens, lengths, strict=True)
+    ]
+    rows = [2, *(size + 1 for size in sizes[:-1])]
+    bounds = [
+        jnp.pad(each, (0, length - len(each)), mode="edge")
+        for each, length in zip(trie.bounds, rows, strict=True)
+    ]
+    return dataclasses.replace(
+        trie, tokens=tuple(tokens), bounds=tuple(bounds), max_slots=max_slots
+    )
+
+
+def _columns(trie: Trie) -> list[NDArray]:
+    """The codes of the sorted SIDs, a level; room is left out."""
+    count = int(trie.bounds[-1][-1])
+    columns = []
+    for codes, first in zip(trie.tokens, first_leaves(trie), strict=False):
+        columns.append(np.repeat(np.asarray(codes), np.diff(np.asarray(first))))
+    return columns + [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
+
+
+def _find(columns: list[NDArray], sids: NDArray) -> tuple[NDArray, NDArray]:
+    """The first row that is not below each SID, and whether it is that SID."""
+    first = np.zeros(len(sids), np.int64)
+    end = np.full(len(sids), len(columns[0]))
+    for column, codes in zip(columns, sids.T, strict=True):
+        # Rows that agree so far are sorted by this level's codes.
+        first, end = (
+            _bisect(column, codes, first, end),
+            _bisect(column, codes + 1, first, end),
+        )
+    return first, end > first
+
+
+def _bisect(column: NDArray, codes: NDArray, first: NDArray, end: NDArray) -> NDArray:
+    """The first row of each range `first : end` whose code is not below; or its end."""
+    while (active := first < end).any():
+        middle = (first + end) // 2
+        below = active & (column[np.minimum(middle, len(column) - 1)] < codes)
+        end = np.where(active & ~below, middle, end)
+        first = np.where(below, middle + 1, first)
+    return first
+
+
+def _merge(fresh: NDArray, old: NDArray, new: NDArray) -> NDArray:
+    out = np.empty(len(fresh), old.dtype)
+    out[fresh], out[~fresh] = new, old
+    return out
+
+
+def _more(count: int, share: float) -> int:
+    return math.ceil(count * (1 + share))
