@@ -160,6 +160,8 @@ class AllowanceCache:
             row = self._row_of.popitem(last=False)[1] if full else len(self._row_of)
             self._words = self._write(self._trie, self._words, row, words)
             self._row_of[name] = row
+        for name in names:
+            self._row_of.move_to_end(name)
         rows = np.asarray([self._row_of[name] for name in names], np.int32)
         return Allowances(self._words, rows)
 

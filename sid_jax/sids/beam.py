@@ -25,6 +25,8 @@ from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import Trie, child_slots, enter
 from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
 
+_BLOCK = 16  # values whose best one stands for them at first
+
 Step = Callable[[PyTree, PyTree, Array | None, int], tuple[PyTree, Array]]
 """`step(context, state, codes, level) -> (state, logits [B, M_l, K_l])`.
 
@@ -132,7 +134,7 @@ def beam_search(
             each.reshape(len(scores), -1) for each in (candidates, raised)
         )
         width = min(num_beams, candidates.shape[1])
-        scores, chosen = lax.top_k(raised, width)
+        scores, chosen = _top_k(raised, width)
         is_inner = level + 1 < trie.num_levels
         if is_inner:
             # Ties: top_k prefers the lower position. Kept in the order of positions,
@@ -179,6 +181,23 @@ def _raise(key: Array, likely: Array, parents: Array) -> Array:
     v = top - jnp.where(alive, drawn, 0.0) + jnp.log1p(-jnp.exp(below))
     moved = top - jnp.maximum(v, 0) - jnp.log1p(jnp.exp(-jnp.abs(v)))
     return jnp.where(alive, moved, -jnp.inf)
+
+
+def _top_k(values: Array, k: int) -> tuple[Array, Array]:
+    """`lax.top_k`, of blocks first where there is much to choose from.
+
+    The k best values lie in the k blocks whose best are the best, ties included: one of
+    a block that was left out has k before it, larger or as large and further left.
+    """
+    batch, count = values.shape
+    if count < 4 * _BLOCK * k:
+        return lax.top_k(values, k)
+    padded = jnp.pad(values, ((0, 0), (0, -count % _BLOCK)), constant_values=-jnp.inf)
+    best = padded.reshape(batch, -1, _BLOCK).max(axis=2)
+    blocks = jnp.sort(lax.top_k(best, k)[1], axis=1)
+    places = (blocks[..., None] * _BLOCK + jnp.arange(_BLOCK)).reshape(batch, -1)
+    found, at = lax.top_k(_flat_take(padded, places), k)
+    return found, _flat_take(places, at)
 
 
 def _gather(values: Array, parents: Array) -> Array:

@@ -29,7 +29,7 @@ def allowed_leaves(trie: Trie, codes: Bool[Array, "B K"]) -> Bool[Array, "B U"]:
 
 def _first_codes(trie: Trie) -> Array:
     """The first code of each leaf, `[U]`."""
-    codes = trie.tokens[0].astype(jnp.int32)
+    codes = trie.tokens[0][: trie.num_places(0)].astype(jnp.int32)
     if trie.tail == 0:
         return codes
     lengths = jnp.diff(first_leaves(trie)[0])

@@ -24,8 +24,7 @@ def make_room(trie: Trie, share: float) -> Trie:
     """
     if not share >= 0:
         raise InputError(f"share={share} of room must be at least 0")
-    sizes = [_more(len(codes), share) for codes in trie.tokens[: trie.tail]]
-    sizes.append(_more(trie.num_leaves, share))
+    sizes = [_more(size, share) for size in _sizes(trie)]
     most = [
         min(_more(most, share) + 2, size if level < trie.tail else sizes[-1])
         for level, (most, size) in enumerate(
@@ -82,14 +81,18 @@ def update_trie(
         columns = [old[keep] for old in columns]
     if not len(columns[0]):
         raise InputError("no SID is left")
-    sizes = [len(codes) for codes in trie.tokens[: trie.tail]] + [trie.num_leaves]
     grown = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
-    return _fit(grown, sizes, trie.max_slots)
+    return _fit(grown, _sizes(trie), trie.max_slots)
+
+
+def _sizes(trie: Trie) -> list[int]:
+    """Places of each level up to the tail."""
+    return [trie.num_places(level) for level in range(trie.tail + 1)]
 
 
 def _fit(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
     """The trie in arrays of so many places a level, and of leaves, and slots a node."""
-    needed = [len(codes) for codes in trie.tokens[: trie.tail]] + [trie.num_leaves]
+    needed = _sizes(trie)
     lacking = [
         *(n > size for n, size in zip(needed, sizes, strict=True)),
         *(n > most for n, most in zip(trie.max_slots, max_slots, strict=True)),
@@ -101,8 +104,8 @@ def _fit(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
         )
     lengths = [*sizes[:-1], *[sizes[-1]] * (trie.num_levels - trie.tail)]
     tokens = [
-        jnp.pad(codes, (0, length - len(codes)))
-        for codes, length in zip(trie.tokens, lengths, strict=True)
+        jnp.pad(codes, (0, length + slots - len(codes)))
+        for codes, length, slots in zip(trie.tokens, lengths, max_slots, strict=True)
     ]
     rows = [2, *(size + 1 for size in sizes[:-1])]
     bounds = [
@@ -119,7 +122,8 @@ def _columns(trie: Trie) -> list[NDArray]:
     count = int(trie.bounds[-1][-1])
     columns = []
     for codes, first in zip(trie.tokens, first_leaves(trie), strict=False):
-        columns.append(np.repeat(np.asarray(codes), np.diff(np.asarray(first))))
+        lengths = np.diff(np.asarray(first))
+        columns.append(np.repeat(np.asarray(codes)[: len(lengths)], lengths))
     return columns + [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
 
 

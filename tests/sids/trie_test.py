@@ -29,13 +29,14 @@ def _spell(trie) -> np.ndarray:
     paths = np.zeros((1, 0), int)
     for level, bounds in enumerate(trie.bounds):
         degrees = np.diff(bounds)
-        assert bounds[0] == 0 and bounds[-1] == len(trie.tokens[level])
+        assert bounds[0] == 0 and bounds[-1] == trie.num_places(level)
         assert (degrees > 0).all() and degrees.max() == trie.max_slots[level]
         paths = np.repeat(paths, degrees, axis=0)
         if level < trie.tail:
-            codes = np.asarray(trie.tokens[level])
+            codes = np.asarray(trie.tokens[level])[: trie.num_places(level)]
             paths = np.concatenate([paths, codes[:, None]], axis=1)
-    columns = [np.asarray(codes) for codes in trie.tokens[trie.tail :]]
+    count = trie.num_leaves
+    columns = [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
     return np.concatenate([paths, np.stack(columns, axis=1)], axis=1)
 
 
