@@ -68,6 +68,7 @@ def beam_search(
     softmax: Softmax = "codes",
     temperature: float | int | Float[Array, ""] = 1.0,
     key: Key[Array, ""] | None = None,
+    axis: str | None = None,
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
 
@@ -89,6 +90,9 @@ def beam_search(
       key: draws SIDs without replacement, in the order drawn, instead of the best. It
         asks for softmax="allowed": what is drawn from is then a distribution over the
         allowed leaves.
+      axis: the mesh axis along which each device has a part of the trie, of other first
+        codes, as from `sharded.shard_trie`; under `jax.shard_map`. A device answers
+        those of its leaves that are among the best of all.
 
     Raises:
       InputError: shapes that disagree with the trie, num_beams < 1, no such softmax, or
@@ -100,6 +104,8 @@ def beam_search(
         raise InputError(f"softmax={softmax!r}: want one of {get_args(Softmax)}")
     if key is not None and softmax != "allowed":
         raise InputError(f'drawing SIDs asks for softmax="allowed", not {softmax!r}')
+    if key is not None and axis is not None:
+        raise InputError("SIDs are not drawn from a trie in parts")
     if allowed is not None and not isinstance(allowed, Allowances):
         if allowed.shape[1] != trie.num_leaves:
             raise InputError(
@@ -126,7 +132,8 @@ def beam_search(
             told = trie, level, places, tokens, nodes.end
             alive = exists & allowed_slots(allowed, *told)
         over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
-        gains = _gains(logits.astype(jnp.float32) / temperature, tokens, alive, over)
+        logits = logits.astype(jnp.float32) / temperature
+        gains = _gains(logits, tokens, alive, over, axis if level == 0 else None)
         candidates = raised = likely[..., None] + gains
         if key is not None:
             raised = _raise(jax.random.fold_in(key, level), candidates, scores)
@@ -135,15 +142,18 @@ def beam_search(
         )
         width = min(num_beams, candidates.shape[1])
         scores, chosen = _top_k(raised, width)
+        if axis is not None:
+            scores = _best_of_all(scores, num_beams, axis)
         is_inner = level + 1 < trie.num_levels
         if is_inner:
             # Ties: top_k prefers the lower position. Kept in the order of positions,
             # living beams are in the order of nodes (by induction: parents are, and
             # slots ascend), so the lower position is the lower node, and at the last
             # level, whose answer stays in the order of scores, the lower leaf.
-            chosen = jnp.sort(chosen, axis=1)
-            scores = jnp.take_along_axis(raised, chosen, axis=1)
-        likely = jnp.take_along_axis(candidates, chosen, axis=1)
+            order = jnp.argsort(chosen, axis=1)
+            chosen, scores = (_flat_take(each, order) for each in (chosen, scores))
+        likely = _flat_take(candidates, chosen)
+        likely = jnp.where(scores > -jnp.inf, likely, -jnp.inf)
         parents = chosen // trie.max_slots[level]
         found = _flat_take(places, chosen)
         last = _flat_take(tokens, chosen)
@@ -155,15 +165,20 @@ def beam_search(
     return _answer(codes, found, scores, num_beams)
 
 
-def _gains(logits: Array, tokens: Array, alive: Array, over: Array | None) -> Array:
+def _gains(
+    logits: Array, tokens: Array, alive: Array, over: Array | None, axis: str | None
+) -> Array:
     """Log-probabilities of the child slots; -inf where none is alive.
 
-    The softmax is over all codes, or over the slots `over`.
+    The softmax is over all codes, or over the slots `over`, along `axis` if given.
     """
     slots = jnp.take_along_axis(logits, tokens, axis=2)
     if over is not None:
         logits = jnp.where(over, slots, -jnp.inf)
     total = jax.nn.logsumexp(logits, axis=2, keepdims=True)
+    if over is not None and axis is not None:
+        parts = lax.all_gather(total, axis)
+        total = jax.nn.logsumexp(parts, axis=0)
     return jnp.where(alive & (slots > -jnp.inf), slots - total, -jnp.inf)
 
 
@@ -198,6 +213,20 @@ def _top_k(values: Array, k: int) -> tuple[Array, Array]:
     places = (blocks[..., None] * _BLOCK + jnp.arange(_BLOCK)).reshape(batch, -1)
     found, at = lax.top_k(_flat_take(padded, places), k)
     return found, _flat_take(places, at)
+
+
+def _best_of_all(scores: Array, num_beams: int, axis: str) -> Array:
+    """Scores that are among the best along an axis; -inf in place of the others.
+
+    A device that comes before has the lower leaves, and wins ties.
+    """
+    every = jnp.moveaxis(lax.all_gather(scores, axis), 0, 1)
+    batch, devices, width = every.shape
+    best = lax.top_k(every.reshape(batch, -1), min(num_beams, devices * width))[1]
+    none = jnp.zeros((batch, devices * width), bool)
+    kept = none.at[jnp.arange(batch)[:, None], best].set(True)
+    kept = kept.reshape(every.shape)[:, lax.axis_index(axis)]
+    return jnp.where(kept, scores, -jnp.inf)
 
 
 def _gather(values: Array, parents: Array) -> Array:

@@ -24,14 +24,14 @@ def make_room(trie: Trie, share: float) -> Trie:
     """
     if not share >= 0:
         raise InputError(f"share={share} of room must be at least 0")
-    sizes = [_more(size, share) for size in _sizes(trie)]
+    sizes = [_more(size, share) for size in trie_sizes(trie)]
     most = [
         min(_more(most, share) + 2, size if level < trie.tail else sizes[-1])
         for level, (most, size) in enumerate(
             zip(trie.max_slots, trie.codebook_sizes, strict=True)
         )
     ]
-    return _fit(trie, sizes, tuple(most))
+    return fit_trie(trie, sizes, tuple(most))
 
 
 @typed
@@ -82,17 +82,17 @@ def update_trie(
     if not len(columns[0]):
         raise InputError("no SID is left")
     grown = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
-    return _fit(grown, _sizes(trie), trie.max_slots)
+    return fit_trie(grown, trie_sizes(trie), trie.max_slots)
 
 
-def _sizes(trie: Trie) -> list[int]:
+def trie_sizes(trie: Trie) -> list[int]:
     """Places of each level up to the tail."""
     return [trie.num_places(level) for level in range(trie.tail + 1)]
 
 
-def _fit(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
+def fit_trie(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
     """The trie in arrays of so many places a level, and of leaves, and slots a node."""
-    needed = _sizes(trie)
+    needed = trie_sizes(trie)
     lacking = [
         *(n > size for n, size in zip(needed, sizes, strict=True)),
         *(n > most for n, most in zip(trie.max_slots, max_slots, strict=True)),

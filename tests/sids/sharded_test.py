@@ -1,0 +1,88 @@
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sid_jax.errors import InputError
+from sid_jax.sids.beam import beam_search
+from sid_jax.sids.sharded import shard_trie, sharded_beam_search
+from sid_jax.sids.trie import build_trie
+
+SIZES, BATCH = (24, 4, 5), 3
+MESH = jax.make_mesh((8,), ("trie",), (jax.sharding.AxisType.Auto,))
+
+
+def draw_sids(rng, count=150):
+    """SIDs of every first code, some of which have many more than others."""
+    first = np.minimum(rng.geometric(0.15, count) - 1, SIZES[0] - 1)
+    rest = [rng.integers(0, size, count) for size in SIZES[1:]]
+    rare = np.asarray([(code, 0, 0) for code in range(SIZES[0])])
+    return np.concatenate([np.stack([first, *rest], axis=1), rare])
+
+
+def step(context, state, codes, level):
+    """Logits of the code before alone; few different ones, so that ties are common."""
+    before = jnp.zeros((BATCH, 1), jnp.int32) if codes is None else codes
+    return state, context[level][jnp.arange(BATCH)[:, None], before]
+
+
+@partial(jax.jit, static_argnames=("num_beams", "softmax"))
+def search(tables, trie, allowed, num_beams, softmax):
+    told = {"num_beams": num_beams, "allowed": allowed, "softmax": softmax}
+    return beam_search(step, tables, None, trie, **told)
+
+
+@partial(jax.jit, static_argnames=("num_beams", "softmax"))
+def search_parts(tables, trie, allowed, num_beams, softmax):
+    told = {"num_beams": num_beams, "allowed": allowed, "softmax": softmax}
+    return sharded_beam_search(step, tables, None, trie, mesh=MESH, axis="trie", **told)
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    st.sampled_from([(7, "codes"), (30, "existing"), (7, "allowed")]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_parts_answer_as_the_whole_ties_included(told, free, seed):
+    rng = np.random.default_rng(seed)
+    sids = draw_sids(np.random.default_rng(0))
+    sids[:, 1] = rng.permutation(SIZES[1])[sids[:, 1]]
+    tables = [
+        jnp.asarray(rng.integers(0, 3, (BATCH, before, size)), jnp.float32)
+        for before, size in zip((1, *SIZES), SIZES, strict=False)
+    ]
+    trie = build_trie(sids, SIZES)
+    allowed = None if free else jnp.asarray(rng.random((BATCH, trie.num_leaves)) < 0.3)
+    parts = shard_trie(sids, SIZES, 8)
+    parts = jax.device_put(parts, NamedSharding(MESH, P("trie")))
+    found = search_parts(tables, parts, allowed, *told)
+    wanted = search(tables, trie, allowed, *told)
+    chex.assert_trees_all_equal(found.leaves, wanted.leaves)
+    chex.assert_trees_all_equal(found.codes, wanted.codes)
+    chex.assert_trees_all_close(found.scores, wanted.scores, rtol=1e-6)
+
+
+def test_parts_hold_about_as_many_sids_each():
+    rng = np.random.default_rng(0)
+    sids = np.unique(rng.integers(0, (64, 8, 8), (2000, 3)), axis=0)
+    parts = shard_trie(sids, (64, 8, 8), 8)
+    counts = np.diff(np.append(parts.first, len(sids)))
+    assert counts.sum() == len(sids) and counts.min() > len(sids) / 8 * 0.7
+    assert (np.asarray(parts.parts.bounds[-1][:, -1]) == counts).all()
+    with pytest.raises(InputError, match="3 parts of SIDs that begin with 2"):
+        shard_trie(np.asarray([[0, 1, 1], [1, 0, 0]]), (64, 8, 8), 3)
+    with pytest.raises(InputError, match="4 parts for 8 devices along 'trie'"):
+        four = shard_trie(sids, (64, 8, 8), 4)
+        search_parts([jnp.zeros((BATCH, 1, 64))], four, None, 3, "codes")
+    with pytest.raises(InputError, match="not drawn from a trie in parts"):
+        trie, key = build_trie(sids, (64, 8, 8)), jax.random.key(0)
+        told = {"softmax": "allowed", "key": key, "axis": "trie"}
+        beam_search(step, None, None, trie, num_beams=2, **told)
