@@ -43,16 +43,6 @@ def rank_histories(
 
 
 @typed
-def in_ranges(
-    starts: Int[NDArray, " B"], ends: Int[NDArray, " B"]
-) -> tuple[Int[NDArray, " P"], Int[NDArray, " P"]]:
-    """All whole numbers from each start to before its end: of which row, and which."""
-    sizes = ends - starts
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    return row, np.arange(len(row)) + (ends - np.cumsum(sizes))[row]
-
-
-@typed
 def lay_out(
     row: Int[NDArray, " P"],
     values: Int[NDArray, " P"],

@@ -12,9 +12,10 @@ import grain
 import numpy as np
 
 from sid_jax.data.catalog import Interactions
-from sid_jax.data.histories import in_ranges, lay_out, rank_histories, take_last
+from sid_jax.data.histories import lay_out, rank_histories, take_last
 from sid_jax.data.sequences import SequenceConfig
 from sid_jax.errors import InputError
+from sid_jax.sids.ranges import in_ranges
 from sid_jax.sids.vocab import Prompts, Vocab
 from sid_jax.typing import Bool, Float, Int, NDArray, typed
 

@@ -17,7 +17,8 @@ from sid_jax.evals.baselines import StoreSales, count_sales
 from sid_jax.files import replacing
 from sid_jax.flows import runs
 from sid_jax.flows.encoding import Tokenizer
-from sid_jax.sids.index import ItemIndex, build_index, load_index, save_index
+from sid_jax.sids.index import ItemIndex, build_index
+from sid_jax.sids.index_file import load_index, save_index
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Vocab
 from sid_jax.typing import Bool, Float, Int, NDArray

@@ -1,6 +1,7 @@
 """(retailer, SID) -> products: what a retailer carries, how it sold, and the ranking.
 
-An item of a beam's SID weighs
+Products of one SID share its probability by weights, which a rule gives them. The rule
+that stands here by default, `own_then_sales`, weighs an item
 
     w = own + max(s, 0.001) / (1 + S),
 
@@ -8,20 +9,48 @@ own = the household's own purchases of it, s = its sales at the retailer, S = th
 of all items that the retailer carries under that SID. The second term stays below 1, so
 within a SID own purchases come first, then sales; what is carried but never sold comes
 last. An item's score is its beam's score + log(w / sum of w over the SID's eligible
-items): a SID's probability is shared out among its products.
+items).
 """
 
-import zipfile
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.sids.ranges import bisect_ranges, in_ranges
 from sid_jax.typing import Bool, Float, Int, NDArray, Shaped, typed
 
 _UNSOLD = 1e-3  # sales that a carried item without sales counts as
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """n items that a retailer carries under a beam's SID, as a rule weighs them.
+
+    Attributes:
+      entries: int64 `[n]`, rows of the index, whose `columns` tell more.
+      items: int32 `[n]`, item rows.
+      sales: float64 `[n]`, how many the retailer sold.
+      total: float64 `[n]`, of all that it carries under the same SID.
+      owned: float64 `[n]`, how often the household bought the item.
+    """
+
+    entries: NDArray
+    items: NDArray
+    sales: NDArray
+    total: NDArray
+    owned: NDArray
+
+
+Rule = Callable[[Candidates], NDArray]
+"""Weights `[n]` of candidates, each above 0."""
+
+
+def own_then_sales(candidates: Candidates) -> NDArray:
+    """The module's rule: own purchases, then sales at the retailer."""
+    sold = np.maximum(candidates.sales, _UNSOLD)
+    return candidates.owned + sold / (1 + candidates.total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +88,7 @@ class Products:
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
-    """What each retailer carries: 8 bytes an entry, and 4 an item.
+    """What each retailer carries: 8 bytes an entry and those of `columns`, 4 an item.
 
     Attributes:
       leaves: int32 `[N]`, the leaf of each item row.
@@ -67,12 +96,15 @@ class ItemIndex:
       items: int32 `[E]`, the item of each entry; a retailer's entries are sorted by
         (leaf, item), no item twice.
       sales: float32 `[E]`, how many the retailer sold of it.
+      columns: what else is known of each entry, `[E]` each: a price, whether it is in
+        stock.
     """
 
     leaves: NDArray
     starts: NDArray
     items: NDArray
     sales: NDArray
+    columns: Mapping[str, NDArray] = field(default_factory=dict)
 
     @property
     def num_leaves(self) -> int:
@@ -88,12 +120,15 @@ class ItemIndex:
         retailers: Int[NDArray, " B"],
         item_mask: Bool[NDArray, "*b N"] | None = None,
         num_leaves: int | None = None,
+        *,
+        entry_mask: Bool[NDArray, " E"] | None = None,
     ) -> Bool[NDArray, "B U"]:
         """Leaves under which each retailer carries an item of the mask.
 
         Args:
           retailers: retailer indices.
           item_mask: eligible items, `[N]` for all requests or `[B, N]`; all when None.
+          entry_mask: eligible entries, such as those in stock; all when None.
           num_leaves: U, of a table whose last SIDs may be of items that are not here;
             up to the last leaf of those that are when None.
 
@@ -101,7 +136,7 @@ class ItemIndex:
           InputError: unknown retailers, or a mask of another shape.
         """
         allowed = np.zeros((len(retailers), num_leaves or self.num_leaves), bool)
-        allowed[self._reach(retailers, item_mask)] = True
+        allowed[self._reach(retailers, item_mask, entry_mask)] = True
         return allowed
 
     @typed
@@ -109,6 +144,19 @@ class ItemIndex:
         """The leaves under which a retailer carries an item, each once, ascending."""
         requests = np.asarray([retailer], np.int32)
         return np.unique(self._reach(requests, None)[1])
+
+    @typed
+    def entries_of(
+        self, retailers: Int[NDArray, " B"], items: Int[NDArray, "B n"]
+    ) -> Int[NDArray, "B n"]:
+        """Rows of `items`, `sales` and `columns`; -1 where the item is not carried."""
+        self._check(retailers, None)
+        known = np.maximum(items, 0)
+        first, end = self._find(retailers[:, None], self.leaves[known])
+        entry = bisect_ranges(self.items.__getitem__, first, end, known)
+        at = np.minimum(entry, len(self.items) - 1)
+        there = (items >= 0) & (entry < end) & (self.items[at] == known)
+        return np.where(there, entry, -1)
 
     @typed
     def counts(
@@ -136,10 +184,12 @@ class ItemIndex:
         *,
         top: int,
         item_mask: Bool[NDArray, "*b N"] | None = None,
+        entry_mask: Bool[NDArray, " E"] | None = None,
+        rule: Rule = own_then_sales,
         owned: tuple[Int[NDArray, "B X"], Shaped[NDArray, "B X"]] | None = None,
         exclude: Int[NDArray, "B Z"] | None = None,
     ) -> Products:
-        """The best products of each request's beams, by the module's rule.
+        """The best products of each request's beams.
 
         Equal scores come in the order of beams, then of item rows.
 
@@ -150,6 +200,8 @@ class ItemIndex:
           retailers: retailer indices.
           top: products a request.
           item_mask: eligible items, `[N]` for all requests or `[B, N]`; all when None.
+          entry_mask: eligible entries, such as those in stock; all when None.
+          rule: how products of one SID share its probability.
           owned: what the household bought: item rows, padded with -1, and how often;
             an item that stands twice counts for the sum.
           exclude: items never to answer, padded with -1.
@@ -162,14 +214,17 @@ class ItemIndex:
             raise InputError(f"top must be >= 1: {top}")
         batch, num_beams = leaves.shape
         first, end = self._find(retailers[:, None], np.where(valid, leaves, -1))
-        entries, beams = _spread(first.ravel(), end.ravel())
+        beams, entries = in_ranges(first.ravel(), end.ravel())
         requests, items = beams // num_beams, self.items[entries]
         sold = self.sales[entries].astype(np.float64)
         total = np.bincount(beams, sold, minlength=leaves.size)
-        weights = np.maximum(sold, _UNSOLD) / (1 + total[beams])
+        bought = np.zeros(len(items))
         if owned is not None:
-            weights += self._amounts(requests, items, *owned)
+            bought = self._amounts(requests, items, *owned)
+        weights = rule(Candidates(entries, items, sold, total[beams], bought))
         keep = _eligible(item_mask, requests, items)
+        if entry_mask is not None:
+            keep &= entry_mask[entries]
         if exclude is not None:
             ones = np.ones(exclude.shape)
             keep &= self._amounts(requests, items, exclude, ones) == 0
@@ -190,13 +245,20 @@ class ItemIndex:
         return answer
 
     def _reach(
-        self, retailers: NDArray, item_mask: NDArray | None
+        self,
+        retailers: NDArray,
+        item_mask: NDArray | None,
+        entry_mask: NDArray | None = None,
     ) -> tuple[NDArray, NDArray]:
         """Request and leaf of each eligible entry."""
         self._check(retailers, item_mask)
-        entries, requests = _spread(self.starts[retailers], self.starts[retailers + 1])
+        requests, entries = in_ranges(
+            self.starts[retailers], self.starts[retailers + 1]
+        )
         items = self.items[entries]
         keep = _eligible(item_mask, requests, items)
+        if entry_mask is not None:
+            keep &= entry_mask[entries]
         return requests[keep], self.leaves[items[keep]]
 
     def _check(self, retailers: NDArray, item_mask: NDArray | None) -> None:
@@ -217,18 +279,11 @@ class ItemIndex:
         """The entries `first : end` of (retailer, leaf) pairs; none for leaf -1."""
         starts = np.broadcast_to(self.starts[retailers], leaves.shape)
         ends = np.broadcast_to(self.starts[retailers + 1], leaves.shape)
-        first = self._first_from(starts, ends, leaves)
-        return first, self._first_from(first, ends, leaves + 1)
+        first = bisect_ranges(self._leaf_at, starts, ends, leaves)
+        return first, bisect_ranges(self._leaf_at, first, ends, leaves + 1)
 
-    def _first_from(self, first: NDArray, end: NDArray, leaves: NDArray) -> NDArray:
-        """Bisects for the first entry in `first : end` of at least this leaf."""
-        while (active := first < end).any():
-            middle = (first + end) // 2
-            entry = np.minimum(middle, len(self.items) - 1)
-            below = active & (self.leaves[self.items[entry]] < leaves)
-            end = np.where(active & ~below, middle, end)
-            first = np.where(below, middle + 1, first)
-        return first
+    def _leaf_at(self, entries: NDArray) -> NDArray:
+        return self.leaves[self.items[entries]]
 
     def _amounts(
         self, requests: NDArray, items: NDArray, listed: NDArray, amounts: NDArray
@@ -254,6 +309,7 @@ def build_index(
     items: Int[NDArray, " P"],
     sales: Shaped[NDArray, " P"],
     num_retailers: int,
+    columns: Mapping[str, Shaped[NDArray, " P"]] | None = None,
 ) -> ItemIndex:
     """Builds the index from sales lines in any order; lines of one product add up.
 
@@ -263,6 +319,8 @@ def build_index(
       items: of each line; a line says that the retailer carries the item.
       sales: of each line, how many were sold; 0 is welcome.
       num_retailers: R.
+      columns: what else each line says of its product there; of several lines of one
+        product at one retailer, the last one says it.
 
     Raises:
       InputError: retailers, items, leaves or sales out of range.
@@ -283,45 +341,15 @@ def build_index(
     keys, entry = np.unique(
         retailers.astype(np.int64) * num_items + place[items], return_inverse=True
     )
+    last = np.zeros(len(keys), np.int64)
+    np.maximum.at(last, entry, np.arange(len(entry)))
     return ItemIndex(
         leaves=leaves.astype(np.int32),
         starts=np.searchsorted(keys, np.arange(num_retailers + 1) * num_items),
         items=by_leaf[keys % max(num_items, 1)].astype(np.int32),
         sales=np.bincount(entry, sales, minlength=len(keys)).astype(np.float32),
+        columns={name: column[last] for name, column in (columns or {}).items()},
     )
-
-
-def save_index(path: str | Path, index: ItemIndex) -> None:
-    """Writes the arrays as an `.npz`."""
-    arrays = {field.name: getattr(index, field.name) for field in fields(index)}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def load_index(path: str | Path) -> ItemIndex:
-    """Reads what `save_index` wrote.
-
-    Raises:
-      InputError: an absent, damaged or other file.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            names = set(file.namelist())
-        needed = [field.name for field in fields(ItemIndex)]
-        if names != {f"{name}.npy" for name in needed}:
-            raise InputError(f"{path} is no item index; it holds {sorted(names)}")
-        with np.load(path, allow_pickle=False) as arrays:
-            return ItemIndex(**{name: arrays[name] for name in needed})
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as an item index: {error}") from error
-
-
-def _spread(first: NDArray, end: NDArray) -> tuple[NDArray, NDArray]:
-    """Ranges -> all their members, and the range that each belongs to."""
-    counts = end - first
-    owners = np.repeat(np.arange(len(counts)), counts)
-    before = np.cumsum(counts) - counts
-    return np.arange(len(owners)) + (first - before)[owners], owners
 
 
 def _eligible(mask: NDArray | None, requests: NDArray, items: NDArray) -> NDArray:

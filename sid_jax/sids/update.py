@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sid_jax.errors import InputError
+from sid_jax.sids.ranges import bisect_ranges
 from sid_jax.sids.trie import Trie, build_trie, first_leaves, trie_of_columns
 from sid_jax.typing import Int, NDArray, typed
 
@@ -133,21 +134,9 @@ def _find(columns: list[NDArray], sids: NDArray) -> tuple[NDArray, NDArray]:
     end = np.full(len(sids), len(columns[0]))
     for column, codes in zip(columns, sids.T, strict=True):
         # Rows that agree so far are sorted by this level's codes.
-        first, end = (
-            _bisect(column, codes, first, end),
-            _bisect(column, codes + 1, first, end),
-        )
+        told = column.__getitem__, first, end
+        first, end = bisect_ranges(*told, codes), bisect_ranges(*told, codes + 1)
     return first, end > first
-
-
-def _bisect(column: NDArray, codes: NDArray, first: NDArray, end: NDArray) -> NDArray:
-    """The first row of each range `first : end` whose code is not below; or its end."""
-    while (active := first < end).any():
-        middle = (first + end) // 2
-        below = active & (column[np.minimum(middle, len(column) - 1)] < codes)
-        end = np.where(active & ~below, middle, end)
-        first = np.where(below, middle + 1, first)
-    return first
 
 
 def _merge(fresh: NDArray, old: NDArray, new: NDArray) -> NDArray:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sid_jax.data.histories import in_ranges, lay_out, rank_histories, take_last
+from sid_jax.data.histories import lay_out, rank_histories, take_last
 
 lists = st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=1, max_size=5)
 
@@ -48,16 +48,3 @@ def test_the_last_values_of_a_row_stand_at_its_end(rows, count, random):
     for each, row in zip(rows, found.tolist(), strict=True):
         last = each[-count:]
         assert row == [-1] * (count - len(last)) + last
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6))
-def test_ranges_are_those_of_python(pairs):
-    starts = np.asarray([start for start, _ in pairs], np.int64)
-    sizes = np.asarray([size for _, size in pairs], np.int64)
-    row, found = in_ranges(starts, starts + sizes)
-    wanted = [
-        (number, value)
-        for number, (start, size) in enumerate(pairs)
-        for value in range(start, start + size)
-    ]
-    assert list(zip(row.tolist(), found.tolist(), strict=True)) == wanted

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
-from sid_jax.sids.index import build_index, load_index, save_index
+from sid_jax.sids.index import build_index
+from sid_jax.sids.index_file import load_index, save_index
 from sid_jax.sids.table import Manifest, SidTable
 
+ARRAYS = ("leaves", "starts", "items", "sales")
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.fixed_dictionaries(
     {
@@ -190,8 +192,8 @@ def test_the_index_does_not_depend_on_the_order_of_lines(seed, sizes):
     order = rng.permutation(len(lines[0]))
     shuffled = [column[order] for column in lines]
     other = build_index(table.leaves(), *shuffled, sizes["num_retailers"])
-    for field in fields(index):
-        before, after = getattr(index, field.name), getattr(other, field.name)
+    for name in ARRAYS:
+        before, after = getattr(index, name), getattr(other, name)
         np.testing.assert_array_equal(before, after)
 
 
@@ -202,9 +204,14 @@ def _index():
 
 def test_files_round_trip(tmp_path):
     path = tmp_path / "index.npz"
-    save_index(path, _index())
-    for field in fields(_index()):
-        before, after = (getattr(i, field.name) for i in (_index(), load_index(path)))
+    index = replace(_index(), columns={"price": np.asarray([0.5, 2.0, 1.0])})
+    save_index(path, index)
+    found = load_index(path)
+    assert found.columns.keys() == {"price"}
+    for before, after in [
+        *((getattr(i, name) for i in (index, found)) for name in ARRAYS),
+        (index.columns["price"], found.columns["price"]),
+    ]:
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
 
@@ -255,3 +262,60 @@ def test_bad_requests_are_refused():
     beams = np.zeros((1, 1), int), np.zeros((1, 1)), np.ones((1, 1), bool)
     with pytest.raises(InputError, match="top must be >= 1"):
         index.products(*beams, np.zeros(1, int), top=0)
+
+
+def test_columns_tell_what_the_last_line_says():
+    retailers, items = np.asarray([[0, 2], [1, 0], [0, 2], [0, 1]]).T
+    price = np.asarray([1.0, 2.0, 3.0, 4.0])
+    index = build_index(
+        np.asarray([1, 0, 1]), retailers, items, np.ones(4), 2, {"price": price}
+    )
+    asked = np.asarray([[0, 1, 2, -1], [0, 1, 2, 0]])
+    entries = index.entries_of(np.asarray([0, 1]), asked)
+    told = np.where(entries < 0, np.nan, index.columns["price"][entries])
+    np.testing.assert_array_equal(
+        told, [[np.nan, 4, 3, np.nan], [2, np.nan, np.nan, 2]]
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds, sizes)
+def test_what_is_out_of_stock_is_as_if_not_carried(seed, sizes):
+    rng = np.random.default_rng(seed)
+    table, _, whole = _store(rng, **sizes)
+    stocked = rng.random(len(whole.items)) < 0.6
+    retailers = np.repeat(np.arange(whole.num_retailers), np.diff(whole.starts))
+    part = build_index(
+        whole.leaves,
+        retailers[stocked],
+        whole.items[stocked].astype(int),
+        whole.sales[stocked],
+        whole.num_retailers,
+    )
+    asked = rng.integers(0, whole.num_retailers, 3)
+    np.testing.assert_array_equal(
+        whole.allowed(asked, entry_mask=stocked), part.allowed(asked)
+    )
+    leaves, scores, valid = _beams(rng, table, 3, 4)
+    told = {"top": 5, "rule": lambda found: 1.0 + found.items}  # knows no sales
+    found, wanted = (
+        index.products(leaves, scores, valid, asked, **told, **mask)
+        for index, mask in ((whole, {"entry_mask": stocked}), (part, {}))
+    )
+    np.testing.assert_array_equal(found.items, wanted.items)
+    np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-6)
+
+
+def test_a_rule_shares_out_a_sids_probability():
+    index = build_index(
+        np.asarray([0, 0, 0]), np.zeros(3, int), np.arange(3), np.asarray([5, 1, 0]), 1
+    )
+    price = np.asarray([3.0, 1.0, 2.0])
+    beams = np.zeros((1, 1), int), np.zeros((1, 1)), np.ones((1, 1), bool)
+    cheap = index.products(
+        *beams, np.zeros(1, int), top=3, rule=lambda found: 1 / price[found.items]
+    )
+    assert cheap.items.tolist() == [[1, 2, 0]]
+    np.testing.assert_allclose(np.exp(cheap.scores).sum(), 1, rtol=1e-6)
+    usual = index.products(*beams, np.zeros(1, int), top=3)
+    assert usual.items.tolist() == [[0, 1, 2]]
