@@ -21,7 +21,7 @@ from sid_jax.verbs.making import (
     run_sweep,
     run_train,
 )
-from sid_jax.verbs.serving import run_retrieve
+from sid_jax.verbs.serving import run_export, run_retrieve
 
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "quickstart": run_quickstart,
@@ -36,6 +36,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "audit": run_audit,
     "evaluate": run_evaluate,
     "retrieve": run_retrieve,
+    "export": run_export,
 }
 
 

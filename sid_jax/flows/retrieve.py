@@ -1,34 +1,18 @@
-"""`sid retrieve`: what a household at a store is offered next."""
+"""`sid retrieve`: what a household at a store is offered next, by a run."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from sid_jax.config import RetrieverExperiment
-from sid_jax.data.histories import lay_out
-from sid_jax.data.pipeline import Requests, tell_histories
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
+from sid_jax.flows.asking import Offer, ask
 from sid_jax.flows.corpus import read_retailers
 from sid_jax.flows.retriever import load_retriever, searching
+from sid_jax.flows.serving import is_artifact, load_artifact
 from sid_jax.flows.speller import Speller
-from sid_jax.sids.vocab import format_sid
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A retrieved product; its score is a log-probability, raised by noise if drawn."""
-
-    item_id: str
-    title: str
-    category: str
-    sid: str
-    score: float
 
 
 def retrieve(
@@ -45,7 +29,7 @@ def retrieve(
     """The best products for one request.
 
     Args:
-      folder: run of a retriever.
+      folder: run of a retriever, or what `sid export` made of it.
       history: item ids the household bought, oldest first, as often as it did.
       basket: item ids in the basket so far.
       retailer: the store; may be left out if there is one only.
@@ -58,69 +42,43 @@ def retrieve(
       InputError: unknown items, retailers, attributes or values, or a temperature for a
         retriever that draws nothing.
     """
-    if top < 1:
-        raise InputError(f"--top must be positive: {top}")
+    if is_artifact(folder):
+        if temperature is not None:
+            raise InputError(
+                f"--temperature: {folder} searches as it was exported; set "
+                "search.temperature in the run, and export it again"
+            )
+        artifact = load_artifact(folder)
+        return ask(
+            artifact,
+            artifact.told,
+            artifact.catalog,
+            artifact.retailers,
+            history=history,
+            basket=basket,
+            retailer=retailer,
+            where=where,
+            top=top,
+            key=jax.random.key(seed),
+        )
     prompts = runs.open_finished(folder, RetrieverExperiment).prompts
-    catalog = runs.read_catalog(folder)
-    store = _find_retailer(retailer, read_retailers(folder))
-    with _about("--history"):
-        bought = catalog.rows(history)
-    with _about("--basket"):
-        held = catalog.rows(basket)
-    with _about("--where"):
-        mask = catalog.where(where) if where else None
-    # Given as a list, not as baskets: how often counts, then how lately.
-    none = np.zeros_like(bought)
-    told, owned, counts = tell_histories(none, bought, none, 1, prompts)
-    requests = Requests(
-        users=np.zeros(1, np.int32),
-        retailers=np.asarray([store], np.int32),
-        history=told,
-        basket=lay_out(np.zeros_like(held), held, 1),
-        targets=np.full((1, 1), -1, np.int32),
-        owned=owned,
-        owned_counts=counts,
-    )
-    retriever = load_retriever(folder)
+    catalog, retailers = runs.read_catalog(folder), read_retailers(folder)
+    retriever, drawing = load_retriever(folder), {}
     if isinstance(retriever, Speller):
         if temperature is not None:
             retriever = searching(retriever, temperature=temperature)
-        key = jax.random.key(seed)
-        answers = retriever.retrieve(requests, top=top, item_mask=mask, key=key)
+        drawing = {"key": jax.random.key(seed)}
     elif temperature:
         raise InputError(f"--temperature draws SIDs, and {folder} scores items")
-    else:
-        answers = retriever.retrieve(requests, top=top, item_mask=mask)
-    products, _ = next(answers)
-    return [
-        Offer(
-            item_id=catalog.item_ids[item],
-            title=catalog.titles[item],
-            category=" > ".join(catalog.categories[item]),
-            sid=format_sid(retriever.codes[item]),
-            score=float(score),
-        )
-        for item, score in zip(products.items[0], products.scores[0], strict=True)
-        if item >= 0
-    ]
-
-
-@contextmanager
-def _about(flag: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{flag}: {error}") from None
-
-
-def _find_retailer(retailer: str, retailers: list[str]) -> int:
-    if retailer in retailers:
-        return retailers.index(retailer)
-    if not retailer and len(retailers) == 1:
-        return 0
-    close = difflib.get_close_matches(retailer, retailers) or retailers[:5]
-    problem = f"{retailer!r} is not among" if retailer else "name one of"
-    raise InputError(
-        f"--retailer: {problem} the {len(retailers)} of this run, such as "
-        + ", ".join(close)
+    return ask(
+        retriever,
+        prompts,
+        catalog,
+        retailers,
+        history=history,
+        basket=basket,
+        retailer=retailer,
+        where=where,
+        top=top,
+        **drawing,
     )

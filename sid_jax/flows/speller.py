@@ -10,9 +10,15 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sid_jax.config import RetrieverExperiment, SASRecConfig
-from sid_jax.data.pipeline import Requests, last_items, prompts_of
-from sid_jax.evals.baselines import LAST, last_vectors, unit_rows
+from sid_jax.config import (
+    PromptConfig,
+    RetrieverExperiment,
+    SASRecConfig,
+    SearchConfig,
+    SequenceConfig,
+)
+from sid_jax.data.pipeline import Requests
+from sid_jax.flows.answering import Answerer
 from sid_jax.sids.allowance import AllowanceCache
 from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
@@ -24,24 +30,17 @@ from sid_jax.train.retriever_task import build_retriever
 from sid_jax.train.sharding import make_mesh, place, use_mesh
 from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
 
-_RANKED = 2  # products a beam that are ranked by likeness
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
 _SET_BYTES = 2**28  # of what retailers carry, kept on a device
 
 
 @dataclass(frozen=True)
-class Speller:
+class Speller(Answerer):
     """Requests -> products: decoder, trie and index.
 
     Attributes:
       config: of its run.
-      vocab: token layout.
       params: of the decoder.
-      codes: SID of each item row.
-      table: the SID table.
-      index: what each retailer carries.
-      vectors: of each item row, where prompts tell of the household by them, or
-        products are ranked by them.
     """
 
     config: RetrieverExperiment
@@ -52,36 +51,21 @@ class Speller:
     index: ItemIndex
     vectors: Float[NDArray, "N E"] | None = None
 
-    def retrieve(
-        self,
-        requests: Requests,
-        *,
-        top: int | None = None,
-        item_mask: Bool[NDArray, " N"] | None = None,
-        params: PyTree = None,
-        key: Key[jax.Array, ""] | None = None,
-    ) -> Iterator[tuple[Products, Beams]]:
-        """Answers requests, a batch at a time; the basket's items are left out, and, if
-        so configured, what the household owns.
+    @property
+    def told(self) -> PromptConfig | SequenceConfig:
+        return self.config.prompts
 
-        Beams are held to the SIDs under which the retailer carries an item of
-        `item_mask`. `params` stand in for the retriever's own. At a temperature, `key`,
-        that of training's seed if None, draws the same answers to the same batches, and
-        scores are log-probabilities raised by noise; with `search.likeness` they are
-        raised by that.
-        """
-        size = self.config.search.batch_size
-        shares = make_mesh(self.config.mesh).shape["data"]
-        key = jax.random.key(self.config.train.seed) if key is None else key
-        for number, (part, count) in enumerate(requests.batches(size, shares)):
-            mask = self._mask(part, item_mask)
-            drawn = jax.random.fold_in(key, number)
-            beams = self._search(part, mask, params, drawn)
-            beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
-            if mask is not None and mask.ndim == 2:
-                mask = mask[:count]
-            part = part.take(np.arange(count))
-            yield self._products(part, beams, mask, top), beams
+    @property
+    def search(self) -> SearchConfig:
+        return self.config.search
+
+    @property
+    def seed(self) -> int:
+        return self.config.train.seed
+
+    @property
+    def shares(self) -> int:
+        return make_mesh(self.config.mesh).shape["data"]
 
     def exact(
         self, requests: Requests, *, top: int | None = None
@@ -121,7 +105,7 @@ class Speller:
         """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
         found, size = [], self.config.search.batch_size
         params = self.params if params is None else params
-        trie = self._trie if self.config.task.softmax == "existing" else None
+        trie = self.trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
         asked = replace(requests, targets=items)  # cut and filled up as the rest is
         for part, count in asked.batches(size, mesh.shape["data"]):
@@ -133,42 +117,7 @@ class Speller:
         scores = np.concatenate(found)
         return np.where(items >= 0, scores, np.nan)
 
-    def _products(
-        self,
-        requests: Requests,
-        beams: Beams,
-        mask: Bool[NDArray, "*b N"] | None,
-        top: int | None,
-    ) -> Products:
-        search, top = self.config.search, top or self.config.search.top
-        products = self.index.products(
-            np.asarray(beams.leaves),
-            np.asarray(beams.scores),
-            np.asarray(beams.valid),
-            requests.retailers,
-            top=max(top, _RANKED * search.num_beams) if search.likeness else top,
-            item_mask=mask,
-            owned=(requests.owned, requests.owned_counts),
-            exclude=requests.basket,
-        )
-        if not search.likeness:
-            return products
-        told, units = last_items(requests, LAST), self._units
-        wanted = unit_rows(last_vectors(units, told))
-        found = units[np.maximum(products.items, 0)]
-        cosines = np.einsum("bd,bnd->bn", wanted, found)
-        return products.reorder(products.scores + search.likeness * cosines, top)
-
-    def _mask(
-        self, requests: Requests, item_mask: Bool[NDArray, " N"] | None
-    ) -> Bool[NDArray, "*b N"] | None:
-        """Items that may be answered: of the mask and, if so configured, not owned."""
-        if self.config.search.owned:
-            return item_mask
-        mask = requests.answerable(len(self.codes), owned=False)
-        return mask if item_mask is None else mask & item_mask
-
-    def _search(
+    def _find(
         self,
         requests: Requests,
         item_mask: Bool[NDArray, "*b N"] | None,
@@ -188,30 +137,20 @@ class Speller:
                 num_leaves = len(self.table.sids)
                 allowed = self.index.allowed(requests.retailers, item_mask, num_leaves)
                 prompts, allowed = place((prompts, allowed), mesh)
-            return self._jitted(params, self._trie, prompts, allowed, key)
-
-    def _prompts(self, requests: Requests) -> Prompts:
-        config = self.config.prompts
-        return prompts_of(requests, self.codes, self.vocab, config, self.vectors)
+            return self._jitted(params, self.trie, prompts, allowed, key)
 
     @cached_property
-    def _units(self) -> Float[NDArray, "N E"]:
-        assert self.vectors is not None
-        return unit_rows(self.vectors)
-
-    @cached_property
-    def _trie(self) -> Trie:
+    def trie(self) -> Trie:
         return build_trie(self.table.sids, self.vocab.codebook_sizes)
 
     @cached_property
     def _stores(self) -> AllowanceCache:
         """What each retailer carries, as a search takes it."""
         mesh = make_mesh(self.config.mesh)
-        fit = _SET_BYTES * 8 // self._trie.num_leaves
-        shares = mesh.shape["data"]
-        needed = -(-self.config.search.batch_size // shares) * shares
+        fit = _SET_BYTES * 8 // self.trie.num_leaves
+        needed = -(-self.config.search.batch_size // self.shares) * self.shares
         capacity = max(min(fit, self.index.num_retailers), needed)
-        return AllowanceCache(self._trie, capacity, NamedSharding(mesh, P()))
+        return AllowanceCache(self.trie, capacity, NamedSharding(mesh, P()))
 
     @property
     def _module(self) -> Any:
@@ -233,8 +172,27 @@ class Speller:
 
         return jax.jit(score)
 
+    def blank_prompts(self, size: int) -> Prompts:
+        """Prompts of nobody, in the shapes of a batch."""
+        none = np.full((size, 1), -1, np.int32)
+        requests = Requests(
+            users=none[:, 0],
+            retailers=np.zeros(size, np.int32),
+            history=np.full((size, self.told.history), -1, np.int32),
+            basket=none,
+            targets=none,
+            owned=none,
+            owned_counts=np.zeros((size, 1), np.int32),
+        )
+        return self._prompts(requests)
+
     @cached_property
     def _jitted(self):
+        return jax.jit(self.program)
+
+    @cached_property
+    def program(self):
+        """The search: (params, trie, prompts, allowed, key) -> beams; not compiled."""
         module, config = self._module, self.config
         draws = config.search.temperature > 0
 
@@ -257,4 +215,4 @@ class Speller:
                 key=key if draws else None,
             )
 
-        return jax.jit(search)
+        return search

@@ -1,4 +1,4 @@
-"""Verbs that answer with products."""
+"""Verbs that answer with products, or make what does."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ def run_retrieve(argv: list[str]) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Arguments:
         workdir: Positional[Path]
-        """Run folder of a retriever."""
+        """Run folder of a retriever, or what `sid export` made of it."""
         history: str = ""
         """Item ids the household bought, oldest first: ID,ID,ID."""
         basket: str = ""
@@ -61,6 +61,31 @@ def run_retrieve(argv: list[str]) -> None:
         )
     if not offers:
         say("nothing: the store carries no other product that meets the conditions")
+
+
+def run_export(argv: list[str]) -> None:
+    """A retriever as one program and its tables, to serve without its model's code."""
+    from sid_jax.flows.export import PLATFORMS, export_retriever
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        workdir: Positional[Path]
+        """Run folder of a retriever that spells."""
+        out: Path
+        """The folder to write."""
+        platforms: tuple[str, ...] = PLATFORMS
+        """What it is to run on."""
+        batch_size: int | None = None
+        """Requests of a call; the run's `search.batch_size` if left out."""
+
+    given = parse(Arguments, "export", argv, run_export)
+    export_retriever(
+        given.workdir,
+        given.out,
+        platforms=given.platforms,
+        batch_size=given.batch_size,
+        log=say,
+    )
 
 
 def _split(text: str) -> list[str]:

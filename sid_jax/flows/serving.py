@@ -1,0 +1,213 @@
+"""A retriever that was exported: it answers without the code of its model.
+
+A folder holds the compiled search as a serialized `jax.export` program, the arrays that
+it takes (parameters and trie), the SID table, the catalog, the index, and a manifest.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from jax.sharding import SingleDeviceSharding
+
+from sid_jax.data.catalog import Catalog, read_catalog
+from sid_jax.data.pipeline import PromptConfig, Requests, SequenceConfig
+from sid_jax.errors import InputError
+from sid_jax.flows.answering import Answerer
+from sid_jax.plain import from_plain
+from sid_jax.sids.allowance import AllowanceCache, Allowances, allow_leaves
+from sid_jax.sids.beam import Beams
+from sid_jax.sids.index import ItemIndex
+from sid_jax.sids.index_file import load_index
+from sid_jax.sids.search import SearchConfig
+from sid_jax.sids.table import SidTable, read_table
+from sid_jax.sids.trie import Trie
+from sid_jax.sids.vocab import Vocab
+from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, PyTree
+
+FORMAT = 1
+MANIFEST, PROGRAM, ARRAYS = "manifest.json", "search.bin", "arrays.npz"
+CATALOG, SIDS, INDEX = "catalog.parquet", "sids.parquet", "index.npz"
+VECTORS = "item_vectors.npy"
+
+
+@dataclass(frozen=True)
+class Artifact(Answerer):
+    """Requests -> products by an exported program, whose batches are of one size.
+
+    Attributes:
+      told: what a prompt tells.
+      search: how products are retrieved.
+      seed: of what is drawn.
+      catalog: the items, whose rows `codes` and `index` are of.
+      retailers: names, by index.
+      arrays: what the program takes first.
+      trie: the last of them.
+      program: (arrays, prompts, words, rows, key data) -> beams' arrays by name.
+    """
+
+    told: PromptConfig | SequenceConfig
+    search: SearchConfig
+    seed: int
+    vocab: Vocab
+    codes: Int[NDArray, "N L"]
+    table: SidTable
+    index: ItemIndex
+    vectors: Float[NDArray, "N E"] | None
+    catalog: Catalog
+    retailers: tuple[str, ...]
+    arrays: list[Array]
+    trie: Trie
+    program: Callable[..., dict[str, Array]]
+
+    shares = 1
+
+    def _find(
+        self,
+        requests: Requests,
+        item_mask: Bool[NDArray, "*b N"] | None,
+        params: PyTree | None,
+        key: Key[jax.Array, ""],
+    ) -> Beams:
+        if params is not None:
+            raise InputError("an exported retriever has its own parameters alone")
+        count = len(requests)
+        rows = np.minimum(np.arange(self.search.batch_size), count - 1)
+        full = requests.take(rows)
+        if item_mask is not None and item_mask.ndim == 2:
+            item_mask = item_mask[rows]
+        allowed = self._allow(full, item_mask)
+        told = {
+            name: each
+            for name, each in vars(self._prompts(full)).items()
+            if each is not None
+        }
+        data = jax.random.key_data(key)
+        found = self.program(self.arrays, told, list(allowed.words), allowed.rows, data)
+        return Beams(**{name: each[:count] for name, each in found.items()})
+
+    def _allow(
+        self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None
+    ) -> Allowances:
+        if item_mask is None:
+            stores = requests.retailers.tolist()
+            return self._stores.take(stores, self.index.leaves_at)
+        leaves = self.trie.num_leaves
+        mask = self.index.allowed(requests.retailers, item_mask, leaves)
+        return self._lift(self.trie, mask)
+
+    @cached_property
+    def _stores(self) -> AllowanceCache:
+        here = SingleDeviceSharding(jax.devices()[0])
+        return AllowanceCache(self.trie, self.search.batch_size, here)
+
+    @cached_property
+    def _lift(self) -> Callable[[Trie, NDArray], Allowances]:
+        return jax.jit(allow_leaves)
+
+
+def is_artifact(folder: str | Path) -> bool:
+    """Whether `sid export` wrote the folder."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def load_artifact(folder: str | Path) -> Artifact:
+    """Reads what `sid export` wrote.
+
+    Raises:
+      InputError: a file is absent or damaged, or the program is for other devices.
+    """
+    folder = Path(folder)
+    need_flatbuffers()
+    manifest = _read_manifest(folder)
+    platforms = manifest["platforms"]
+    here = export.default_export_platform()
+    if here not in platforms:
+        raise InputError(
+            f"{folder} was exported for {', '.join(platforms)}, and here is {here}: "
+            f"export it again with --platforms {' '.join([*platforms, here])}"
+        )
+    for name, digest in manifest["sha256"].items():
+        if file_digest(folder / name) != digest:
+            raise InputError(
+                f"{folder / name} is damaged; `sid export` writes the folder anew"
+            )
+    table, catalog = read_table(folder / SIDS), read_catalog(folder / CATALOG)
+    try:
+        with np.load(folder / ARRAYS, allow_pickle=False) as file:
+            arrays = [jax.numpy.asarray(file[name]) for name in sorted(file)]
+        program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
+        vectors = np.load(folder / VECTORS) if manifest["vectors"] else None
+        sizes, slots = (tuple(manifest[name]) for name in ("sizes", "max_slots"))
+        levels, bounds = len(sizes), int(manifest["bounds"])
+        trie = Trie(
+            tokens=tuple(arrays[-levels - bounds : -bounds]),
+            bounds=tuple(arrays[-bounds:]),
+            codebook_sizes=sizes,
+            max_slots=slots,
+        )
+        told = from_plain(PromptConfig | SequenceConfig, manifest["prompts"], "prompts")
+        search = from_plain(SearchConfig, manifest["search"], "search")
+        retailers = tuple(manifest["retailers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: not readable ({error}); `sid export` writes it anew"
+        ) from None
+    index = load_index(folder / INDEX)
+    return Artifact(
+        told=told,
+        search=search,
+        seed=int(manifest["seed"]),
+        vocab=Vocab(codebook_sizes=sizes, num_retailers=len(retailers)),
+        codes=table.codes()[table.rows(catalog.item_ids)],
+        table=table,
+        index=index,
+        vectors=vectors,
+        catalog=catalog,
+        retailers=retailers,
+        arrays=arrays,
+        trie=trie,
+        program=jax.jit(program.call),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file; empty where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def need_flatbuffers() -> None:
+    """Raises InputError where what programs are written with is not installed."""
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError(
+            "exported programs are written with flatbuffers; install it with: pip "
+            'install "sid_jax[export]"'
+        )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        version, _ = manifest["format"], manifest["sha256"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not readable ({error!r}); name a folder that `sid export` wrote"
+        ) from None
+    if version != FORMAT:
+        raise InputError(
+            f"{path}: format {version}, but this version of sid_jax reads {FORMAT}; "
+            "export the retriever again"
+        )
+    return manifest
