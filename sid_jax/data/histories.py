@@ -20,7 +20,7 @@ def rank_histories(
 
     Args:
       row: of each purchase's household; rising.
-      bought: items, a household's oldest first.
+      bought: items, a household's oldest first; none is absent (-1).
       baskets_ago: how many baskets ago each was bought.
       decay: an item weighs the sum over its purchases of decay^(baskets ago). The items
         that weigh most come last; of two that weigh the same, the one bought later.

@@ -95,7 +95,7 @@ class Requests:
         The size is at most `size`, raised until it divides among `shares` devices; the
         last batch is filled up with the last request.
         """
-        size = -(-min(size, len(self)) // shares) * shares
+        size = max(-(-min(size, len(self)) // shares), 1) * shares
         for start in range(0, len(self), size):
             rows = np.minimum(np.arange(start, start + size), len(self) - 1)
             yield self.take(rows), min(size, len(self) - start)
@@ -132,7 +132,7 @@ def prompt_stream(
     share = _share(batch_size, num_processes)
     order = grain.MapDataset.range(len(eligible)).seed(seed).shuffle().repeat()
     batches = order.batch(share)
-    most = int(np.diff(data.offsets).max())
+    most = max(int(np.diff(data.offsets).max()), config.basket)
 
     def stream(step: int) -> Prompts:
         place = step * num_processes + process
@@ -177,7 +177,7 @@ def prompts_of(
     bought = requests.owned, requests.owned_counts
     return vocab.prompts(
         requests.retailers,
-        _codes_of(codes, requests.history[:, -config.history :]),
+        _codes_of(codes, take_last(requests.history, config.history)),
         _codes_of(codes, basket),
         _mean(*bought, vectors) if config.user else None,
     )
@@ -305,9 +305,12 @@ def _mean(
     if vectors is None:
         raise InputError("prompts.user is the mean of item vectors: give `vectors`")
     weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Absent items weigh 0.
-    found = np.einsum("bx,bxe->be", weights, vectors[items])
-    return found.astype(np.float32)
+    found = np.zeros((len(items), vectors.shape[1]), np.float32)
+    # A household at a time: those of all at once would be a large array.
+    for row, bought, weight in zip(found, items, weights, strict=True):
+        there = bought >= 0
+        row += weight[there] @ vectors[bought[there]].astype(np.float32)
+    return found
 
 
 @typed

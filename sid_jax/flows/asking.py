@@ -1,7 +1,7 @@
 """What a household at a store is offered next, by names of items and stores."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ class Offer:
 
 
 def ask(
-    retriever: Any,
+    load: Callable[[], Any],
     told: PromptConfig | SequenceConfig,
     catalog: Catalog,
     retailers: Sequence[str],
@@ -47,7 +47,7 @@ def ask(
     """The best products for one request.
 
     Args:
-      retriever: what answers requests, of any kind.
+      load: gives what answers requests, once the words are found good.
       told: what its prompts tell.
       catalog: its items.
       retailers: names of its retailers.
@@ -82,6 +82,7 @@ def ask(
         owned=owned,
         owned_counts=counts,
     )
+    retriever = load()
     answers = retriever.retrieve(requests, top=top, item_mask=mask, **drawing)
     products, _ = next(answers)
     return [

@@ -86,8 +86,7 @@ def export_retriever(
     with replacing(out) as temporary:
         temporary.mkdir()
         (temporary / serving.PROGRAM).write_bytes(program.serialize())
-        named = {f"{n:05}": np.asarray(each) for n, each in enumerate(arrays)}
-        np.savez(temporary / serving.ARRAYS, allow_pickle=False, **named)
+        np.savez(temporary / serving.ARRAYS, *map(np.asarray, arrays))
         write_catalog(temporary / serving.CATALOG, runs.read_catalog(folder))
         write_table(temporary / serving.SIDS, retriever.table)
         save_index(temporary / serving.INDEX, retriever.index)

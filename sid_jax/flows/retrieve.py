@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from sid_jax.config import RetrieverExperiment
+from sid_jax.config import RetrieverExperiment, SASRecConfig
 from sid_jax.errors import InputError
 from sid_jax.flows import runs
 from sid_jax.flows.asking import Offer, ask
 from sid_jax.flows.corpus import read_retailers
-from sid_jax.flows.retriever import load_retriever, searching
+from sid_jax.flows.retriever import Retriever, load_retriever, searching
 from sid_jax.flows.serving import is_artifact, load_artifact
 from sid_jax.flows.speller import Speller
 
@@ -42,6 +43,13 @@ def retrieve(
       InputError: unknown items, retailers, attributes or values, or a temperature for a
         retriever that draws nothing.
     """
+    words: dict[str, Any] = {
+        "history": history,
+        "basket": basket,
+        "retailer": retailer,
+        "where": where,
+        "top": top,
+    }
     if is_artifact(folder):
         if temperature is not None:
             raise InputError(
@@ -49,36 +57,20 @@ def retrieve(
                 "search.temperature in the run, and export it again"
             )
         artifact = load_artifact(folder)
-        return ask(
-            artifact,
-            artifact.told,
-            artifact.catalog,
-            artifact.retailers,
-            history=history,
-            basket=basket,
-            retailer=retailer,
-            where=where,
-            top=top,
-            key=jax.random.key(seed),
-        )
-    prompts = runs.open_finished(folder, RetrieverExperiment).prompts
+        told = artifact.told, artifact.catalog, artifact.retailers
+        return ask(lambda: artifact, *told, **words, key=jax.random.key(seed))
+    config = runs.open_finished(folder, RetrieverExperiment)
+    drawing: dict[str, Any] = {"key": jax.random.key(seed)}
+    if isinstance(config.model, SASRecConfig):
+        if temperature:
+            raise InputError(f"--temperature draws SIDs, and {folder} scores items")
+        drawing = {}
+
+    def load() -> Retriever:
+        retriever = load_retriever(folder)
+        if temperature is None or not isinstance(retriever, Speller):
+            return retriever
+        return searching(retriever, temperature=temperature)
+
     catalog, retailers = runs.read_catalog(folder), read_retailers(folder)
-    retriever, drawing = load_retriever(folder), {}
-    if isinstance(retriever, Speller):
-        if temperature is not None:
-            retriever = searching(retriever, temperature=temperature)
-        drawing = {"key": jax.random.key(seed)}
-    elif temperature:
-        raise InputError(f"--temperature draws SIDs, and {folder} scores items")
-    return ask(
-        retriever,
-        prompts,
-        catalog,
-        retailers,
-        history=history,
-        basket=basket,
-        retailer=retailer,
-        where=where,
-        top=top,
-        **drawing,
-    )
+    return ask(load, config.prompts, catalog, retailers, **words, **drawing)

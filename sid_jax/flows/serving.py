@@ -115,8 +115,14 @@ class Artifact(Answerer):
 
 
 def is_artifact(folder: str | Path) -> bool:
-    """Whether `sid export` wrote the folder."""
-    return (Path(folder) / MANIFEST).is_file()
+    """Whether `sid export` wrote the folder, and nothing else lies in it."""
+    folder = Path(folder)
+    try:
+        manifest = _read_manifest(folder)
+    except InputError:
+        return False
+    known = {MANIFEST, *manifest["sha256"]}
+    return all(path.name in known for path in folder.iterdir())
 
 
 def load_artifact(folder: str | Path) -> Artifact:
@@ -143,7 +149,8 @@ def load_artifact(folder: str | Path) -> Artifact:
     table, catalog = read_table(folder / SIDS), read_catalog(folder / CATALOG)
     try:
         with np.load(folder / ARRAYS, allow_pickle=False) as file:
-            arrays = [jax.numpy.asarray(file[name]) for name in sorted(file)]
+            names = [f"arr_{n}" for n in range(len(file.files))]
+            arrays = [jax.numpy.asarray(file[name]) for name in names]
         program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
         vectors = np.load(folder / VECTORS) if manifest["vectors"] else None
         sizes, slots = (tuple(manifest[name]) for name in ("sizes", "max_slots"))
@@ -200,7 +207,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        version, _ = manifest["format"], manifest["sha256"].items()
+        version, needed = manifest["format"], (manifest["sha256"], manifest["seed"])
+        if not isinstance(needed[0], dict) or not list(manifest["platforms"]):
+            raise ValueError("no manifest of an export")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not readable ({error!r}); name a folder that `sid export` wrote"

@@ -149,7 +149,7 @@ class Speller(Answerer):
         mesh = make_mesh(self.config.mesh)
         fit = _SET_BYTES * 8 // self.trie.num_leaves
         needed = -(-self.config.search.batch_size // self.shares) * self.shares
-        capacity = max(min(fit, self.index.num_retailers), needed)
+        capacity = min(max(fit, needed), self.index.num_retailers)
         return AllowanceCache(self.trie, capacity, NamedSharding(mesh, P()))
 
     @property

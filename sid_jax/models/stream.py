@@ -23,12 +23,14 @@ class Stream:
       tokens: of each position; what is no item has PAD but for the last level.
       segments: which household a position is of; 0 where nothing is.
       first: the first position that may ask.
+      items: which positions hold an item.
       history: the positions, from and to, whose items a repeat may point at.
       user: a vector of each row's household; or None.
     """
 
     tokens: Int[Array, "B T L"]
     segments: Int[Array, "B T"]
+    items: Bool[Array, "B T"]
     first: int = struct.field(pytree_node=False)
     history: tuple[int, int] = struct.field(pytree_node=False)
     user: Float[Array, "B E"] | None = None
@@ -61,7 +63,7 @@ class Stream:
     def pointable(self) -> Bool[Array, "B n S"]:
         """Which of the history's items each asking position may point at."""
         seen = self.visible[:, self.first : -1, slice(*self.history)]
-        return seen & (self.bought[..., 0] != PAD)[:, None]
+        return seen & self.items[:, None, slice(*self.history)]
 
     @property
     def positions(self) -> Int[Array, "B T"]:
@@ -79,7 +81,8 @@ def lay_out(batch: Prompts | Sequences) -> Stream:
     """
     if isinstance(batch, Sequences):
         tokens, segments = jnp.asarray(batch.tokens), jnp.asarray(batch.segments)
-        return Stream(tokens, segments, first=0, history=(0, tokens.shape[1] - 1))
+        items = jnp.asarray(batch.items) >= 0
+        return Stream(tokens, segments, items, 0, (0, tokens.shape[1] - 1))
     history, basket = jnp.asarray(batch.history), jnp.asarray(batch.basket)
     num_levels = history.shape[2]
     parts = [_special(jnp.asarray(batch.retailers)[:, None], num_levels), history]
@@ -89,7 +92,10 @@ def lay_out(batch: Prompts | Sequences) -> Stream:
     tokens = jnp.concatenate(parts, axis=1)
     segments = (tokens[..., -1] != PAD).astype(jnp.int32)
     first = 1 + history.shape[1]
-    return Stream(tokens, segments, first, (1, first), batch.user)
+    items = (tokens[..., 0] != PAD).at[:, 0].set(False)
+    if basket.shape[1]:
+        items = items.at[:, first].set(False)
+    return Stream(tokens, segments, items, first, (1, first), batch.user)
 
 
 class TokenEmbedding(nn.Module):

@@ -71,6 +71,18 @@ def allow_leaves(trie: Trie, allowed: Bool[Array, "B U"]) -> Allowances:
     return Allowances(words, jnp.arange(len(allowed), dtype=jnp.int32))
 
 
+def check_allowances(allowances: Allowances, trie: Trie) -> None:
+    """Raises InputError for sets that are not of a trie of these shapes."""
+    levels = (*range(trie.tail), trie.num_levels - 1)
+    wanted = [-(-trie.num_places(level) // 32) for level in levels]
+    found = [words.shape[1] for words in allowances.words]
+    if found != wanted:
+        raise InputError(
+            f"allowed: sets of {found} words a level, but the trie has {wanted}; make "
+            "them by its own leaves"
+        )
+
+
 @typed
 def allowed_slots(
     allowances: Allowances,

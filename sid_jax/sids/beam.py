@@ -20,7 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from sid_jax.errors import InputError
-from sid_jax.sids.allowance import Allowances, allow_leaves, allowed_slots
+from sid_jax.sids.allowance import (
+    Allowances,
+    allow_leaves,
+    allowed_slots,
+    check_allowances,
+)
 from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import Trie, child_slots, enter
 from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
@@ -112,6 +117,8 @@ def beam_search(
                 f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
             )
         allowed = allow_leaves(trie, allowed)
+    if allowed is not None:
+        check_allowances(allowed, trie)
 
     state, logits = step(context, state, None, 0)
     nodes = trie.root((len(logits), 1))

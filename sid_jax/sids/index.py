@@ -151,11 +151,13 @@ class ItemIndex:
     ) -> Int[NDArray, "B n"]:
         """Rows of `items`, `sales` and `columns`; -1 where the item is not carried."""
         self._check(retailers, None)
-        known = np.maximum(items, 0)
+        if not len(self.items):
+            return np.full(items.shape, -1)
+        known = np.clip(items, 0, len(self.leaves) - 1)
         first, end = self._find(retailers[:, None], self.leaves[known])
         entry = bisect_ranges(self.items.__getitem__, first, end, known)
         at = np.minimum(entry, len(self.items) - 1)
-        there = (items >= 0) & (entry < end) & (self.items[at] == known)
+        there = (items == known) & (entry < end) & (self.items[at] == known)
         return np.where(there, entry, -1)
 
     @typed
@@ -209,7 +211,7 @@ class ItemIndex:
         Raises:
           InputError: unknown retailers, a mask of another shape, or top < 1.
         """
-        self._check(retailers, item_mask)
+        self._check(retailers, item_mask, entry_mask)
         if top < 1:
             raise InputError(f"top must be >= 1: {top}")
         batch, num_beams = leaves.shape
@@ -222,6 +224,10 @@ class ItemIndex:
         if owned is not None:
             bought = self._amounts(requests, items, *owned)
         weights = rule(Candidates(entries, items, sold, total[beams], bought))
+        if np.shape(weights) != items.shape or not (weights > 0).all():
+            raise InputError(
+                f"the rule must give {len(items)} weights above 0, one a candidate"
+            )
         keep = _eligible(item_mask, requests, items)
         if entry_mask is not None:
             keep &= entry_mask[entries]
@@ -251,7 +257,7 @@ class ItemIndex:
         entry_mask: NDArray | None = None,
     ) -> tuple[NDArray, NDArray]:
         """Request and leaf of each eligible entry."""
-        self._check(retailers, item_mask)
+        self._check(retailers, item_mask, entry_mask)
         requests, entries = in_ranges(
             self.starts[retailers], self.starts[retailers + 1]
         )
@@ -261,7 +267,12 @@ class ItemIndex:
             keep &= entry_mask[entries]
         return requests[keep], self.leaves[items[keep]]
 
-    def _check(self, retailers: NDArray, item_mask: NDArray | None) -> None:
+    def _check(
+        self,
+        retailers: NDArray,
+        item_mask: NDArray | None,
+        entry_mask: NDArray | None = None,
+    ) -> None:
         unknown = (retailers < 0) | (retailers >= self.num_retailers)
         if unknown.any():
             raise InputError(
@@ -273,6 +284,10 @@ class ItemIndex:
         if item_mask is not None and item_mask.shape not in shapes:
             raise InputError(
                 f"item_mask of shape {item_mask.shape}, want one of {shapes}"
+            )
+        if entry_mask is not None and entry_mask.shape != self.items.shape:
+            raise InputError(
+                f"entry_mask of shape {entry_mask.shape}, want {self.items.shape}"
             )
 
     def _find(self, retailers: NDArray, leaves: NDArray) -> tuple[NDArray, NDArray]:
@@ -341,6 +356,9 @@ def build_index(
     keys, entry = np.unique(
         retailers.astype(np.int64) * num_items + place[items], return_inverse=True
     )
+    for name, column in (columns or {}).items():
+        if column.dtype == object:
+            raise InputError(f"column {name!r} holds objects; give it a NumPy type")
     last = np.zeros(len(keys), np.int64)
     np.maximum.at(last, entry, np.arange(len(entry)))
     return ItemIndex(

@@ -37,5 +37,5 @@ def load_index(path: str | Path) -> ItemIndex:
         with np.load(path, allow_pickle=False) as arrays:
             told = {name.removeprefix(_COLUMN): arrays[name] for name in columns}
             return ItemIndex(**{name: arrays[name] for name in _ARRAYS}, columns=told)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an item index: {error}") from error

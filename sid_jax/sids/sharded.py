@@ -5,7 +5,7 @@ that are among the best of all, so that the answer is that of the whole trie, ti
 included; what passes between them is scores, and at the end the answers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from sid_jax.sids.beam import Beams, Step, beam_search
 from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.update import fit_trie, trie_sizes
-from sid_jax.typing import Array, Bool, Int, NDArray, PyTree, typed
+from sid_jax.typing import Array, Bool, Int, NDArray, PyTree, UInt, typed
 
 
 @jax.tree_util.register_dataclass
@@ -30,15 +30,19 @@ class ShardedTrie:
     Attributes:
       parts: arrays of each leading with `[D]`.
       first: int32 `[D]`, the leaf of the whole that each part's first one is.
+      num_leaves: of the whole.
     """
 
     parts: Trie
     first: Array
+    num_leaves: int = field(metadata={"static": True})
 
 
 @typed
 def shard_trie(
-    sids: Int[NDArray, "_ L"], codebook_sizes: tuple[int, ...], num_parts: int
+    sids: Int[NDArray, "_ L"] | UInt[NDArray, "_ L"],
+    codebook_sizes: tuple[int, ...],
+    num_parts: int,
 ) -> ShardedTrie:
     """Cuts a trie at first codes into parts of about as many SIDs.
 
@@ -47,6 +51,8 @@ def shard_trie(
     Raises:
       InputError: fewer first codes than parts, too.
     """
+    if num_parts < 1:
+        raise InputError(f"num_parts={num_parts} must be positive")
     whole = build_trie(sids, codebook_sizes, tail=0)  # sorts, and drops what is double
     count = whole.num_leaves
     rows = np.stack([np.asarray(each)[:count] for each in whole.tokens], axis=1)
@@ -56,10 +62,10 @@ def shard_trie(
             f"{num_parts} parts of SIDs that begin with {len(starts)} different codes:"
             " a first code is not cut"
         )
-    # The last start at or before each even share, one further on than the one before.
+    # The start that is nearest to each even share, further on than the one before.
     cuts = [0]
     for part in range(1, num_parts):
-        even = np.searchsorted(starts, part * count / num_parts)
+        even = np.argmin(np.abs(starts - part * count / num_parts))
         least, most = cuts[-1] + 1, len(starts) - (num_parts - part)
         cuts.append(int(np.clip(even, least, most)))
     first = starts[cuts]
@@ -74,7 +80,7 @@ def shard_trie(
     slots = tuple(np.max([part.max_slots for part in parts], axis=0).tolist())
     parts = [fit_trie(part, sizes, slots) for part in parts]
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *parts)
-    return ShardedTrie(stacked, jnp.asarray(first.astype(np.int32)))
+    return ShardedTrie(stacked, jnp.asarray(first.astype(np.int32)), count)
 
 
 @typed
@@ -109,6 +115,11 @@ def sharded_beam_search(
     if mesh.shape[axis] != len(trie.first):
         raise InputError(
             f"{len(trie.first)} parts for {mesh.shape[axis]} devices along {axis!r}"
+        )
+
+    if allowed is not None and allowed.shape[1] != trie.num_leaves:
+        raise InputError(
+            f"allowed has {allowed.shape[1]} leaves, the trie {trie.num_leaves}"
         )
 
     def search(context, state, trie: ShardedTrie, allowed):

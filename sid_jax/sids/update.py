@@ -14,7 +14,7 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.sids.ranges import bisect_ranges
 from sid_jax.sids.trie import Trie, build_trie, first_leaves, trie_of_columns
-from sid_jax.typing import Int, NDArray, typed
+from sid_jax.typing import Int, NDArray, UInt, typed
 
 
 @typed
@@ -23,8 +23,8 @@ def make_room(trie: Trie, share: float) -> Trie:
 
     Leaves past the last SID are never reached; `num_leaves` counts them.
     """
-    if not share >= 0:
-        raise InputError(f"share={share} of room must be at least 0")
+    if not 0 <= share < math.inf:
+        raise InputError(f"share={share} of room must be a number of at least 0")
     sizes = [_more(size, share) for size in trie_sizes(trie)]
     most = [
         min(_more(most, share) + 2, size if level < trie.tail else sizes[-1])
@@ -38,8 +38,8 @@ def make_room(trie: Trie, share: float) -> Trie:
 @typed
 def update_trie(
     trie: Trie,
-    added: Int[NDArray, "n L"],
-    removed: Int[NDArray, "m L"],
+    added: Int[NDArray, "n L"] | UInt[NDArray, "n L"],
+    removed: Int[NDArray, "m L"] | UInt[NDArray, "m L"],
 ) -> Trie:
     """The next version: some SIDs more, some less, in arrays of the same shapes.
 
@@ -51,9 +51,15 @@ def update_trie(
       removed: SIDs that no item has any longer; each must be there.
 
     Raises:
-      InputError: a removed SID that is not there, a code outside its codebook, nothing
-        left, or no room: make some, which compiles searches anew.
+      InputError: a removed SID that is not there, a code outside its codebook, another
+        number of levels, nothing left, or no room: make some, which compiles searches
+        anew.
     """
+    for name, sids in (("added", added), ("removed", removed)):
+        if sids.shape[1] != trie.num_levels:
+            raise InputError(
+                f"{name} SIDs have {sids.shape[1]} levels, the trie {trie.num_levels}"
+            )
     columns = _columns(trie)
     keep = np.ones(len(columns[0]), bool)
     if len(removed):
@@ -66,7 +72,7 @@ def update_trie(
         keep[row] = False
     if len(added):
         new = _columns(build_trie(added, trie.codebook_sizes, tail=0))
-        row, found = _find(columns, np.stack(new, axis=1).astype(np.int64))
+        row, found = _find(columns, np.stack(new, axis=1))
         keep[row[found]] = True
         # New SIDs stand before the first old one above them, in order.
         before = np.cumsum(keep) - keep
@@ -132,7 +138,7 @@ def _find(columns: list[NDArray], sids: NDArray) -> tuple[NDArray, NDArray]:
     """The first row that is not below each SID, and whether it is that SID."""
     first = np.zeros(len(sids), np.int64)
     end = np.full(len(sids), len(columns[0]))
-    for column, codes in zip(columns, sids.T, strict=True):
+    for column, codes in zip(columns, sids.T.astype(np.int64), strict=True):
         # Rows that agree so far are sorted by this level's codes.
         told = column.__getitem__, first, end
         first, end = bisect_ranges(*told, codes), bisect_ranges(*told, codes + 1)

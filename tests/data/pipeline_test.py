@@ -353,3 +353,15 @@ def test_what_may_be_answered_is_neither_in_the_basket_nor_known(bought, owned):
             set() if owned else set(requests.owned[row])
         )
         assert set(np.flatnonzero(~mask[row])) == hidden - {-1}
+
+
+def test_baskets_that_are_all_shorter_than_the_prompts_are_learned():
+    data = make_data([[(0, [1, 2]), (1, [3]), (2, [4, 5])]])
+    config = replace(CONFIG, basket=6)
+    stream = prompt_stream(data, CODES, VOCAB, config, 2, seed=0)
+    shown = {
+        tuple(sorted(basket[basket >= 0].tolist()))
+        for step in range(4)
+        for basket in items_of(stream(step).basket)
+    }
+    assert shown == {(3,), (4, 5)} and stream(0).basket.shape == (2, 6, 2)

@@ -23,7 +23,7 @@ from sid_jax.flows.asking import ask
 from sid_jax.flows.serving import load_artifact
 artifact = load_artifact(sys.argv[1])
 told = artifact.told, artifact.catalog, artifact.retailers
-offers = ask(artifact, *told, **json.loads(sys.argv[2]))
+offers = ask(lambda: artifact, *told, **json.loads(sys.argv[2]))
 print(json.dumps([[each.item_id, each.score] for each in offers]))
 parts = {name.split(".")[1] for name in sys.modules if name.startswith("sid_jax.")}
 print(json.dumps(sorted(parts | ({"flax"} & sys.modules.keys()))))
@@ -106,6 +106,7 @@ def test_the_command_writes_and_answers(world, tmp_path, capsys):
 def test_bad_input_is_told(world, exported, tmp_path):
     filled = tmp_path / "filled"
     filled.mkdir()
+    (filled / "manifest.json").write_text('{"name": "of something else"}')
     with pytest.raises(InputError, match="is there, and no export"):
         export_retriever(world.retriever, filled)
     with pytest.raises(InputError, match="--platforms abacus: want some of cpu"):

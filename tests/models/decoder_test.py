@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sid_jax.models.flat import FlatConfig, FlatDecoder
 from sid_jax.models.hierarchical import HierarchicalConfig, HierarchicalDecoder
 from sid_jax.models.repeat import repeat_log_prob
+from sid_jax.models.stream import lay_out
 from sid_jax.models.t5 import T5Config
 from sid_jax.models.tiger import TigerConfig, TigerDecoder
 from sid_jax.models.transformer import TransformerConfig
@@ -488,3 +489,12 @@ def test_inside_nnx_it_gives_what_linen_gives(kind):
     assert "tokens" in params
     wanted = jax.jit(module.apply)({"params": params}, prompts)
     chex.assert_trees_all_close(model(prompts), wanted, atol=1e-5)
+
+
+def test_a_store_is_no_item_to_point_at_however_short_sids_are():
+    vocab = Vocab(codebook_sizes=(4,), num_retailers=1)
+    retailers, items = np.asarray([[0, -1, -1]]), np.asarray([[-1, 2, 3]])
+    packed = vocab.sequences(retailers, items[..., None], items, np.ones((1, 3), int))
+    assert lay_out(packed).pointable[0].tolist() == [[False, False], [False, True]]
+    told = np.zeros(1, int), np.asarray([[[-1], [2]]]), np.asarray([[[3]]])
+    assert lay_out(vocab.prompts(*told)).pointable[0].tolist() == [[False, True]]

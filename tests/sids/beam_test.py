@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.errors import InputError
+from sid_jax.sids.allowance import allow_leaves
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import build_trie
@@ -346,6 +347,10 @@ def test_refuses_shapes_that_disagree():
         search(tables, trie, None, num_beams=1, key=jax.random.key(0))
     with pytest.raises(InputError, match=f"99 leaves, the trie {trie.num_leaves}"):
         search(tables, trie, jnp.ones((1, 99), bool), num_beams=2)
+    other = build_trie(random_sids(rng, (9, 9), 200), (9, 9))
+    many = allow_leaves(other, jnp.ones((1, other.num_leaves), bool))
+    with pytest.raises(InputError, match="make them by its own leaves"):
+        search(tables, trie, many, num_beams=2)
     wide = [tables[0], jnp.zeros((1, 3, 4))]
     with pytest.raises(InputError, match="level 1: step gave logits"):
         search(wide, trie, None, num_beams=2)

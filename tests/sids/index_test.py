@@ -259,7 +259,18 @@ def test_bad_requests_are_refused():
         index.allowed(np.asarray([0, 1]), np.ones(2, bool))
     with pytest.raises(InputError, match="item_mask of shape"):
         index.allowed(np.asarray([0, 1]), np.ones((3, 3), bool))
+    with pytest.raises(InputError, match="entry_mask of shape"):
+        index.allowed(np.asarray([0, 1]), entry_mask=np.ones(9, bool))
     beams = np.zeros((1, 1), int), np.zeros((1, 1)), np.ones((1, 1), bool)
+    for bad in (lambda found: 0 * found.sales, lambda found: np.ones(9)):
+        with pytest.raises(InputError, match="weights above 0, one a candidate"):
+            index.products(*beams, np.zeros(1, int), top=1, rule=bad)
+    with pytest.raises(InputError, match="column 'brand' holds objects"):
+        brand = np.asarray(["a"], object)
+        one = np.zeros(1, int)
+        build_index(one, one, one, one, 1, {"brand": brand})
+    nothing = build_index(np.zeros(1, int), *[np.zeros(0, int)] * 3, 1)
+    assert nothing.entries_of(np.zeros(1, int), np.asarray([[0, 7]])).max() == -1
     with pytest.raises(InputError, match="top must be >= 1"):
         index.products(*beams, np.zeros(1, int), top=0)
 

@@ -77,11 +77,19 @@ def test_parts_hold_about_as_many_sids_each():
     counts = np.diff(np.append(parts.first, len(sids)))
     assert counts.sum() == len(sids) and counts.min() > len(sids) / 8 * 0.7
     assert (np.asarray(parts.parts.bounds[-1][:, -1]) == counts).all()
+    few = np.repeat(np.arange(4), [48, 50, 1, 1])
+    uneven = np.stack([few, np.arange(100) % 50], axis=1)
+    assert shard_trie(uneven, (4, 50), 2).first.tolist() == [0, 48]
     with pytest.raises(InputError, match="3 parts of SIDs that begin with 2"):
         shard_trie(np.asarray([[0, 1, 1], [1, 0, 0]]), (64, 8, 8), 3)
     with pytest.raises(InputError, match="4 parts for 8 devices along 'trie'"):
         four = shard_trie(sids, (64, 8, 8), 4)
         search_parts([jnp.zeros((BATCH, 1, 64))], four, None, 3, "codes")
+    with pytest.raises(InputError, match="num_parts=0"):
+        shard_trie(sids, (64, 8, 8), 0)
+    with pytest.raises(InputError, match=f"5 leaves, the trie {len(sids)}"):
+        eight, five = shard_trie(sids, (64, 8, 8), 8), jnp.ones((BATCH, 5), bool)
+        search_parts([jnp.zeros((BATCH, 1, 64))], eight, five, 3, "codes")
     with pytest.raises(InputError, match="not drawn from a trie in parts"):
         trie, key = build_trie(sids, (64, 8, 8)), jax.random.key(0)
         told = {"softmax": "allowed", "key": key, "axis": "trie"}

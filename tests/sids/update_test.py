@@ -98,5 +98,16 @@ def test_tells_what_does_not_fit():
         update_trie(trie, np.asarray([[0, 9, 0]]), none)
     with pytest.raises(InputError, match="no SID is left"):
         update_trie(trie, none, sids)
-    with pytest.raises(InputError, match="share=-1"):
-        make_room(trie, -1.0)
+    with pytest.raises(InputError, match="added SIDs have 2 levels, the trie 3"):
+        update_trie(trie, none[:, :2], np.zeros((1, 2), int))
+    for share in (-1.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="share="):
+            make_room(trie, float(share))
+
+
+def test_codes_may_come_in_any_whole_type():
+    sids = np.asarray([[127, 0], [126, 3], [5, 3]])
+    trie = make_room(build_trie(sids, (128, 4)), 1.0)
+    for kind in (np.int8, np.uint8, np.int64):
+        left = update_trie(trie, sids[:1].astype(kind), sids[:2].astype(kind))
+        assert int(left.bounds[-1][-1]) == 2
