@@ -26,6 +26,7 @@ FLAGS = {
     "flavours": ["PATH", "--item", "--out"],
     "evaluate": ["PATH"],
     "retrieve": ["--history", "--basket", "--retailer", "--where", "--top"],
+    "export": ["PATH", "--out", "--platforms", "--batch-size"],
 }
 EXPERIMENT = """
 from sid_jax.config import TokenizerExperiment

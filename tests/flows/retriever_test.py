@@ -120,7 +120,7 @@ def test_batches_are_as_large_as_needed_and_divide_among_devices(
         scores = np.full(shape, -np.inf, np.float32)
         return Beams(nothing[..., None], scores, nothing, np.zeros(shape, bool))
 
-    monkeypatch.setattr(type(retriever), "_search", answer)
+    monkeypatch.setattr(type(retriever), "_find", answer)
     other = dataclasses.replace(retriever, config=config)
     found = [len(p.items) for p, _ in other.retrieve(requests.take(np.arange(number)))]
     assert [len(users) for users in asked] == sizes
