@@ -2,7 +2,9 @@
 
 Each device searches its part for every request. Level by level they agree on the beams
 that are among the best of all, so that the answer is that of the whole trie, ties
-included; what passes between them is scores, and at the end the answers.
+included; what passes between them is scores, and at the end the answers. (Over codes
+that exist or are allowed, the first level's total is added up in parts, and may round
+otherwise.)
 """
 
 from dataclasses import dataclass, field, replace
