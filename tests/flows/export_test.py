@@ -52,9 +52,9 @@ def test_answers_are_those_of_the_live_one_without_its_code(world, exported):
     assert not {"models", "train", "config", "flax"} & set(parts)
 
 
-@pytest.mark.parametrize("mask", [False, True])
-def test_a_batch_is_answered_as_by_the_live_one(world, exported, mask):
-    live, artifact = load_retriever(world.retriever), load_artifact(exported)
+def compare(run, exported, *, mask):
+    """A batch is answered as by the live retriever; the products."""
+    live, artifact = load_retriever(run), load_artifact(exported)
     rng, count, num_items = np.random.default_rng(0), 7, len(artifact.codes)
     history = rng.integers(0, num_items, (count, live.told.history), np.int32)
     history[0] = -1
@@ -84,6 +84,27 @@ def test_a_batch_is_answered_as_by_the_live_one(world, exported, mask):
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-4)
     assert (found.items >= 0).any()
     assert not mask or (found.items[found.items >= 0] % 2 == 0).all()
+    return found, history
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_batch_is_answered_as_by_the_live_one(world, exported, mask):
+    found, history = compare(world.retriever, exported, mask=mask)
+    assert any(
+        set(row) & set(old)
+        for row, old in zip(found.items.tolist(), history.tolist(), strict=True)
+    )
+
+
+def test_what_is_owned_is_left_out_there_too(world, tmp_path):
+    folder = world.copy("retriever", tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["search"]["owned"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    export_retriever(folder, tmp_path / "served", platforms=["cpu"], batch_size=2)
+    found, history = compare(folder, tmp_path / "served", mask=False)
+    for row, old in zip(found.items.tolist(), history.tolist(), strict=True):
+        assert not set(row) & (set(old) - {-1})
 
 
 def test_the_command_writes_and_answers(world, tmp_path, capsys):
