@@ -87,7 +87,7 @@ def test_a_cache_holds_what_was_asked_for_last(calls, trie):
             np.testing.assert_array_equal(unpack(rows, mask.shape[1]), mask)
         assert sorted(brought) == sorted(set(names) - set(held))
         held = [name for name in held if name not in names]
-        held = [*held, *dict.fromkeys(names)][-3:]
+        held = [*held, *reversed(dict.fromkeys(reversed(names)))][-3:]
 
 
 def test_a_cache_compiles_once_and_refuses_too_much():
