@@ -54,7 +54,7 @@ def export_retriever(
         raise InputError(
             f"--platforms {' '.join(unknown)}: want some of {', '.join(PLATFORMS)}"
         )
-    if out.exists() and not serving.is_artifact(out):
+    if out.exists() and not serving.may_replace(out):
         raise InputError(f"--out {out} is there, and no export; choose another folder")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size must be positive: {batch_size}")

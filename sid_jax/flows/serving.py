@@ -115,8 +115,12 @@ class Artifact(Answerer):
 
 
 def is_artifact(folder: str | Path) -> bool:
+    """Whether the folder has a manifest, as `sid export` writes."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def may_replace(folder: Path) -> bool:
     """Whether `sid export` wrote the folder, and nothing else lies in it."""
-    folder = Path(folder)
     try:
         manifest = _read_manifest(folder)
     except InputError:

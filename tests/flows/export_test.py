@@ -130,6 +130,14 @@ def test_bad_input_is_told(world, exported, tmp_path):
     (filled / "manifest.json").write_text('{"name": "of something else"}')
     with pytest.raises(InputError, match="is there, and no export"):
         export_retriever(world.retriever, filled)
+    more = tmp_path / "more"
+    shutil.copytree(exported, more)
+    (more / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there, and no export"):
+        export_retriever(world.retriever, more)
+    assert retrieve(more, retailer="east", top=2)  # but it answers
+    with pytest.raises(InputError, match=r"manifest\.json: not readable"):
+        retrieve(filled, retailer="east")
     with pytest.raises(InputError, match="--platforms abacus: want some of cpu"):
         export_retriever(world.retriever, tmp_path / "a", platforms=["abacus"])
     with pytest.raises(InputError, match="--batch-size must be positive: 0"):
