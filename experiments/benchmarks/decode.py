@@ -29,7 +29,7 @@ import numpy as np
 from turns import take_turns
 
 from sid_jax.sids.beam import beam_search
-from sid_jax.sids.trie import build_trie
+from sid_jax.sids.trie import build_trie, sorted_columns
 from sid_jax.typing import Array, NDArray
 
 SHAPES = ((256, 4, 32, 20), (2048, 8, 2, 70))  # codes, levels, requests, beams
@@ -63,8 +63,8 @@ def draw_sids(count: int, size: int, levels: int, kind: str, seed: int = 0) -> N
         )
         names = np.stack([rng.permutation(size) for _ in range(levels)])
         sids = names[np.arange(levels), np.minimum(rank, size - 1)].astype(np.int32)
-    trie = build_trie(sids, (size,) * levels, tail=0)  # sorts, and drops what is double
-    columns = [np.asarray(codes)[: trie.num_leaves] for codes in trie.tokens]
+    # A trie sorts them, and drops what is double.
+    columns = sorted_columns(build_trie(sids, (size,) * levels))
     return np.stack(columns, axis=1).astype(np.int32)
 
 

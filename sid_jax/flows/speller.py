@@ -75,7 +75,7 @@ class Speller(Answerer):
         What a search loses shows beside it. It takes as long as the table is large.
         """
         leaves, items = np.unique(self.index.leaves, return_index=True)
-        size = min(self.config.search.batch_size, len(requests))
+        size = min(self.search.batch_size, len(requests))
         chunk = max(_SCORED_AT_ONCE // size, 1)
         parts = -(-len(items) // chunk)
         padded = np.pad(items, (0, parts * chunk - len(items)), mode="edge")
@@ -91,7 +91,7 @@ class Speller(Answerer):
             allowed = self.index.allowed(part.retailers, mask)[:, leaves]
             scores = np.where(allowed, scores, -np.inf)
             order = np.argsort(-scores, axis=1, kind="stable")
-            order = order[:, : self.config.search.num_beams]
+            order = order[:, : self.search.num_beams]
             scores = np.take_along_axis(scores, order, axis=1)
             valid = scores > -np.inf
             codes = np.where(valid[..., None], self.codes[items[order]], -1)
@@ -103,12 +103,12 @@ class Speller(Answerer):
         self, requests: Requests, items: Int[NDArray, "B n"], params: PyTree = None
     ) -> Float[NDArray, "B n"]:
         """Log-probability of items' SIDs as the next one; NaN where an item is -1."""
-        found, size = [], self.config.search.batch_size
+        found, size = [], self.search.batch_size
         params = self.params if params is None else params
         trie = self.trie if self.config.task.softmax == "existing" else None
         mesh = make_mesh(self.config.mesh)
         asked = replace(requests, targets=items)  # cut and filled up as the rest is
-        for part, count in asked.batches(size, mesh.shape["data"]):
+        for part, count in asked.batches(size, self.shares):
             codes = self.codes[np.maximum(part.targets, 0)]
             with use_mesh(mesh, self.config.mesh.rules):
                 prompts, codes = place((self._prompts(part), codes), mesh)
@@ -148,7 +148,7 @@ class Speller(Answerer):
         """What each retailer carries, as a search takes it."""
         mesh = make_mesh(self.config.mesh)
         fit = _SET_BYTES * 8 // self.trie.num_leaves
-        needed = -(-self.config.search.batch_size // self.shares) * self.shares
+        needed = -(-self.search.batch_size // self.shares) * self.shares
         capacity = min(max(fit, needed), self.index.num_retailers)
         return AllowanceCache(self.trie, capacity, NamedSharding(mesh, P()))
 

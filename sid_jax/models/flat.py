@@ -90,7 +90,6 @@ class FlatDecoder(nn.Module):
         """Runs prompts; the next SID is to follow each row's last real token."""
         stream, num_levels = lay_out(prompts), self.vocab.num_levels
         outputs, memories, mask = self._run(stream, train=False)
-        present = (stream.bought[..., 0] != PAD)[:, None]
         last = last_real(outputs, mask)
         items = outputs[:, num_levels - 1 :: num_levels]
         return Context(
@@ -98,7 +97,7 @@ class FlatDecoder(nn.Module):
             mask=mask,
             length=mask.sum(axis=1),
             first=last[:, 0],
-            repeat=point(self.repeat, stream, items, last, present),
+            repeat=point(self.repeat, stream, items, last, stream.held[:, None]),
             history=stream.bought,
         )
 

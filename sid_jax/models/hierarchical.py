@@ -29,7 +29,7 @@ from sid_jax.models.decoder import (
 from sid_jax.models.repeat import RepeatHead
 from sid_jax.models.stream import SoftPrompt, Stream, TokenEmbedding, lay_out
 from sid_jax.models.transformer import Block, RMSNorm, TransformerConfig, dense
-from sid_jax.sids.vocab import PAD, Prompts, Sequences, Vocab
+from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Float, Int, typed
 
 
@@ -107,7 +107,6 @@ class HierarchicalDecoder(nn.Module):
         """Runs prompts; the next SID is to follow each row's last real position."""
         stream = lay_out(prompts)
         outputs = self._read(stream, train=False)
-        present = (stream.bought[..., 0] != PAD)[:, None]
         last = last_real(outputs, stream.segments > 0)
         x, memories = self.hand(last), []
         place = jnp.zeros(x.shape[:2], jnp.int32)
@@ -120,7 +119,7 @@ class HierarchicalDecoder(nn.Module):
             mask=mask,
             length=mask.sum(axis=1),
             first=self.spell_norm(x)[:, 0],
-            repeat=point(self.repeat, stream, outputs, last, present),
+            repeat=point(self.repeat, stream, outputs, last, stream.held[:, None]),
             history=stream.bought,
         )
 

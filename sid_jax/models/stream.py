@@ -60,10 +60,15 @@ class Stream:
         return self.tokens[:, slice(*self.history)]
 
     @property
+    def held(self) -> Bool[Array, "B S"]:
+        """Which of the history's places hold an item."""
+        return self.items[:, slice(*self.history)]
+
+    @property
     def pointable(self) -> Bool[Array, "B n S"]:
         """Which of the history's items each asking position may point at."""
         seen = self.visible[:, self.first : -1, slice(*self.history)]
-        return seen & self.items[:, None, slice(*self.history)]
+        return seen & self.held[:, None]
 
     @property
     def positions(self) -> Int[Array, "B T"]:

@@ -164,10 +164,10 @@ def beam_search(
         parents = chosen // trie.max_slots[level]
         found = _flat_take(places, chosen)
         last = _flat_take(tokens, chosen)
-        codes = jnp.concatenate([_gather(codes, parents), last[..., None]], axis=2)
+        codes = jnp.concatenate([gather_beams(codes, parents), last[..., None]], axis=2)
         if is_inner:
-            nodes = enter(trie, level, found, _gather(nodes.end, parents))
-            state = jax.tree.map(lambda leaf, by=parents: _gather(leaf, by), state)
+            nodes = enter(trie, level, found, gather_beams(nodes.end, parents))
+            state = jax.tree.map(lambda leaf, by=parents: gather_beams(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
     return _answer(codes, found, scores, num_beams)
 
@@ -236,7 +236,7 @@ def _best_of_all(scores: Array, num_beams: int, axis: str) -> Array:
     return jnp.where(kept, scores, -jnp.inf)
 
 
-def _gather(values: Array, parents: Array) -> Array:
+def gather_beams(values: Array, parents: Array) -> Array:
     """Each beam takes its parent's row."""
     return jax.vmap(lambda rows, at: rows[at])(values, parents)
 

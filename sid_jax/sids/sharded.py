@@ -17,9 +17,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from sid_jax.errors import InputError
-from sid_jax.sids.beam import Beams, Step, beam_search
+from sid_jax.sids.beam import Beams, Step, beam_search, gather_beams
 from sid_jax.sids.scoring import Softmax
-from sid_jax.sids.trie import Trie, build_trie
+from sid_jax.sids.trie import Trie, build_trie, sorted_columns, trie_of_columns
 from sid_jax.sids.update import fit_trie, trie_sizes
 from sid_jax.typing import Array, Bool, Int, NDArray, PyTree, UInt, typed
 
@@ -55,10 +55,9 @@ def shard_trie(
     """
     if num_parts < 1:
         raise InputError(f"num_parts={num_parts} must be positive")
-    whole = build_trie(sids, codebook_sizes, tail=0)  # sorts, and drops what is double
-    count = whole.num_leaves
-    rows = np.stack([np.asarray(each)[:count] for each in whole.tokens], axis=1)
-    starts = np.flatnonzero(np.diff(rows[:, 0].astype(np.int64), prepend=-1))
+    whole = build_trie(sids, codebook_sizes)
+    columns, count = sorted_columns(whole), whole.num_leaves
+    starts = np.flatnonzero(np.diff(columns[0].astype(np.int64), prepend=-1))
     if len(starts) < num_parts:
         raise InputError(
             f"{num_parts} parts of SIDs that begin with {len(starts)} different codes:"
@@ -72,10 +71,10 @@ def shard_trie(
         cuts.append(int(np.clip(even, least, most)))
     first = starts[cuts]
     ends = np.append(first[1:], count)
-    rows = rows.astype(np.int64)
-    tail = build_trie(rows, codebook_sizes).tail
     parts = [
-        build_trie(rows[start:end], codebook_sizes, tail=tail)
+        trie_of_columns(
+            [each[start:end] for each in columns], codebook_sizes, whole.tail
+        )
         for start, end in zip(first, ends, strict=True)
     ]
     sizes = np.max([trie_sizes(part) for part in parts], axis=0).tolist()
@@ -146,9 +145,7 @@ def sharded_beam_search(
             lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]), every
         )
         best = lax.top_k(flat.scores, num_beams)[1]
-        return jax.tree.map(
-            lambda rows: jax.vmap(lambda row, at: row[at])(rows, best), flat
-        )
+        return jax.tree.map(lambda rows: gather_beams(rows, best), flat)
 
     run = jax.shard_map(
         search,

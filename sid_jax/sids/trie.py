@@ -165,6 +165,17 @@ def first_leaves(trie: Trie) -> list[Int[Array, "_"]]:
 
 
 @typed
+def sorted_columns(trie: Trie) -> list[UInt[NDArray, " U"] | Int[NDArray, " U"]]:
+    """The codes of the sorted SIDs, a level, without the room for more."""
+    count = int(trie.bounds[-1][-1])
+    columns = []
+    for codes, first in zip(trie.tokens, first_leaves(trie), strict=False):
+        lengths = np.diff(np.asarray(first))
+        columns.append(np.repeat(np.asarray(codes)[: len(lengths)], lengths))
+    return columns + [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
+
+
+@typed
 def build_trie(
     sids: Int[NDArray, "_ L"] | UInt[NDArray, "_ L"],
     codebook_sizes: tuple[int, ...],

@@ -13,7 +13,7 @@ import numpy as np
 
 from sid_jax.errors import InputError
 from sid_jax.sids.ranges import bisect_ranges
-from sid_jax.sids.trie import Trie, build_trie, first_leaves, trie_of_columns
+from sid_jax.sids.trie import Trie, build_trie, sorted_columns, trie_of_columns
 from sid_jax.typing import Int, NDArray, UInt, typed
 
 
@@ -60,7 +60,7 @@ def update_trie(
             raise InputError(
                 f"{name} SIDs have {sids.shape[1]} levels, the trie {trie.num_levels}"
             )
-    columns = _columns(trie)
+    columns = sorted_columns(trie)
     keep = np.ones(len(columns[0]), bool)
     if len(removed):
         row, found = _find(columns, removed)
@@ -71,7 +71,7 @@ def update_trie(
             )
         keep[row] = False
     if len(added):
-        new = _columns(build_trie(added, trie.codebook_sizes, tail=0))
+        new = sorted_columns(build_trie(added, trie.codebook_sizes))
         row, found = _find(columns, np.stack(new, axis=1))
         keep[row[found]] = True
         # New SIDs stand before the first old one above them, in order.
@@ -122,16 +122,6 @@ def fit_trie(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
     return dataclasses.replace(
         trie, tokens=tuple(tokens), bounds=tuple(bounds), max_slots=max_slots
     )
-
-
-def _columns(trie: Trie) -> list[NDArray]:
-    """The codes of the sorted SIDs, a level; room is left out."""
-    count = int(trie.bounds[-1][-1])
-    columns = []
-    for codes, first in zip(trie.tokens, first_leaves(trie), strict=False):
-        lengths = np.diff(np.asarray(first))
-        columns.append(np.repeat(np.asarray(codes)[: len(lengths)], lengths))
-    return columns + [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
 
 
 def _find(columns: list[NDArray], sids: NDArray) -> tuple[NDArray, NDArray]:
