@@ -271,9 +271,14 @@ def _call(path: str | Path, function: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return getattr(module, function)()
+        if hasattr(module, function):
+            return getattr(module, function)()
     except Exception as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    verbs = {"get_config": "train", "get_variants": "sweep"}
+    other = next((name for name in verbs if hasattr(module, name)), "")
+    hint = f", but {other}(): `sid {verbs[other]}` takes it" if other else ""
+    raise InputError(f"{path}: has no {function}(){hint}")
 
 
 def write_config(path: str | Path, config: Experiment) -> None:

@@ -159,7 +159,8 @@ def test_smoke_shrinks_any_experiment_and_keeps_its_kind(config):
     [
         (None, ["no experiment file", "get_config"]),
         ("x = ", ["SyntaxError"]),
-        ("x = 1", ["get_config"]),
+        ("x = 1", ["has no get_config()"]),
+        ("def get_variants(): return {}", ["has no get_config()", "sid sweep"]),
         ("def get_config(): return 1 / 0", ["ZeroDivisionError"]),
         ("def get_config(): return 3", ["TokenizerExperiment", "int"]),
         (

@@ -86,7 +86,7 @@ def describe_lists(
       `brands` and `firsts`: how many different ones a list has; `confined`: share of a
       list under the first code of its first item; `tail`: share of tail items;
       `coverage`: share of the catalog that stands in any list. Means over lists that
-      have an item.
+      have an item; NaN where the catalog knows no brand, or no category.
     """
     lists = recommended[(recommended >= 0).any(axis=1)]
     if not len(lists):
@@ -97,13 +97,18 @@ def describe_lists(
     def labels(of: NDArray) -> NDArray:
         return np.where(real, of[np.maximum(lists, 0)], -1)
 
+    def different(of: NDArray) -> float:
+        if (of < 0).all():
+            return float("nan")
+        return float(first_places(labels(of)).sum(axis=1).mean())
+
     kinds, codes = labels(categories), labels(firsts)
     same = (codes == codes[:, :1]) & real
     return {
         "entropy": float(np.mean([_entropy(row[row >= 0]) for row in kinds])),
-        "categories": float(first_places(kinds).sum(axis=1).mean()),
-        "brands": float(first_places(labels(brands)).sum(axis=1).mean()),
-        "firsts": float(first_places(codes).sum(axis=1).mean()),
+        "categories": different(categories),
+        "brands": different(brands),
+        "firsts": different(firsts),
         "confined": float((same.sum(axis=1) / real.sum(axis=1)).mean()),
         "tail": float((labels(tail.astype(int)) > 0).sum() / real.sum()),
         "coverage": len(np.unique(lists[real])) / len(categories),

@@ -85,6 +85,8 @@ def evaluate_retriever(
     Raises:
       InputError: no retriever's run, a damaged one, or its data set is another by now.
     """
+    if oracle < 0:
+        raise InputError(f"--oracle must not be negative: {oracle}")
     retriever = load_retriever(folder)
     config = retriever.config
     step = checkpoint_step(folder) or 0
@@ -131,7 +133,7 @@ def evaluate_retriever(
     values["beam_yield"] = float(np.mean(found.beam_yield))
     values["carried"] = _carried(corpus, requests)
     samples = [
-        _sample(corpus, requests, row, answers[row])
+        _sample(corpus, requests, row, answers[row], found.scores[row])
         for row in range(min(_NUM_SAMPLES, len(requests)))
     ]
     with replacing(folder / runs.SAMPLES) as temporary:
@@ -368,12 +370,13 @@ def _carried(corpus: Corpus, requests: Requests) -> float:
 
 
 def _sample(
-    corpus: Corpus, requests: Requests, row: int, answer: NDArray
+    corpus: Corpus, requests: Requests, row: int, answer: NDArray, scores: NDArray
 ) -> dict[str, Any]:
     """A request and its answer in words, for the report."""
     bought = {int(item) for item in requests.owned[row] if item >= 0}
     wanted = {int(item) for item in requests.targets[row] if item >= 0}
-    shown = [int(item) for item in answer[:_SHOWN] if item >= 0]
+    told = zip(answer[:_SHOWN].tolist(), scores[:_SHOWN].tolist(), strict=True)
+    shown = {item: score for item, score in told if item >= 0}
 
     def describe(item: int, hits: Collection[int] = ()) -> dict[str, Any]:
         return {
@@ -390,6 +393,8 @@ def _sample(
         "retailer": corpus.data.retailers[requests.retailers[row]],
         "history": [describe(int(i)) for i in requests.history[row] if i >= 0],
         "basket": [describe(int(i)) for i in requests.basket[row] if i >= 0],
-        "held_out": [describe(item, set(shown)) for item in sorted(wanted)],
-        "retrieved": [describe(item, wanted) for item in shown],
+        "held_out": [describe(item, shown) for item in sorted(wanted)],
+        "retrieved": [
+            describe(item, wanted) | {"score": score} for item, score in shown.items()
+        ],
     }

@@ -148,8 +148,9 @@ def _sample(plain: dict[str, Any]) -> Sample:
                 sid=each["sid"],
                 title=each["title"] or each["item_id"],
                 category=each["category"],
+                score=each.get("score"),
                 hit=each["hit"],
-                owned=each["owned"],
+                owned=each["owned"] and name != "history",  # where all of them are
             )
             for each in plain[name]
         ]

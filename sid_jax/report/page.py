@@ -193,7 +193,8 @@ def _body(report: Report) -> str:
 
 def _figures(tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
     shown = "".join(_picture(each.figure, each.alt) for each in pictures)
-    return "".join(map(render_table, tables)) + optional("div", shown, class_="grid")
+    told = "".join(map(render_table, tables))
+    return told + optional("div", shown, class_="grid bars")
 
 
 def _samples(samples: Sequence[Sample], linked: bool) -> str:
@@ -236,9 +237,9 @@ def _sample(sample: Sample, linked: bool, is_open: bool) -> str:
         )
         for rank, product in enumerate(sample.retrieved, start=1)
     )
-    answer = element("h4", "Retrieved, with log-probabilities") + optional(
-        "ol", rows, class_="retrieved"
-    )
+    scored = any(product.score is not None for product in sample.retrieved)
+    heading = "Retrieved, with scores" if scored else "Retrieved"
+    answer = element("h4", heading) + optional("ol", rows, class_="retrieved")
     content = optional("div", given, class_="given") + element("div", answer)
     return element(
         "details",

@@ -135,7 +135,7 @@ An experiment file is trained, judged and reported.
 
 
 def run_sweep(argv: list[str]) -> None:
-    """Variants of a tokenizer are trained with several seeds, into one table."""
+    """Variants of an experiment are trained with several seeds, into one table."""
     from sid_jax.flows.sweep import sweep
 
     @dataclass(frozen=True, kw_only=True)

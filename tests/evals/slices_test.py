@@ -71,6 +71,13 @@ def test_lists_are_described():
     }
 
 
+def test_a_catalog_without_brands_has_no_number_of_them():
+    ones = np.ones(2, int)
+    told = {"categories": ones, "firsts": ones, "tail": ones > 0}
+    found = describe_lists(np.asarray([[0, 1]]), brands=np.full(2, -1), **told)
+    assert math.isnan(found.pop("brands")) and np.isfinite(list(found.values())).all()
+
+
 def test_no_lists_have_no_figures():
     none = np.full((2, 3), -1)
     ones = np.ones(2, int)

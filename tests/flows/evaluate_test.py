@@ -226,6 +226,10 @@ def test_figures_and_samples_are_written(world, judged):
         for each in sample["retrieved"]:
             assert each["hit"] == (each["item_id"] in held)
             assert each["title"] == known[each["item_id"]]["title"]
+        scores = [each["score"] for each in sample["retrieved"]]
+        assert scores == sorted(scores, reverse=True)
+        # No badge on what is in a history, where all was bought before.
+        assert all(each["owned"] for each in sample["history"])
 
 
 def test_judged_means_of_this_checkpoint_and_this_search(world, tmp_path):
@@ -284,6 +288,11 @@ def test_the_oracle_tells_what_beams_lose(world, tmp_path):
     assert values["oracle/requests"] == 25
     assert 0 < values["oracle/shared@10"] <= 1
     assert any("of all SIDs' best 10 the beams find" in line for line in lines)
+
+
+def test_requests_of_the_oracle_are_not_negative(world, capsys):
+    assert world.run("evaluate", world.retriever, "--oracle", -3) == 2
+    assert "--oracle must not be negative: -3" in capsys.readouterr().err
 
 
 def test_what_is_owned_is_offered_by_nobody(world, tmp_path):
