@@ -53,13 +53,13 @@ def get_variants() -> dict[str, c.RetrieverExperiment]:
     }
     lengths = {"history_10": c.SequenceConfig(history=10, row=64)}
     lengths["history_20"] = c.SequenceConfig(history=20, row=64)
-    # One item learned a row, 256 a step rather than about 1,800, at several times the
-    # cost; a small decay puts the latest purchases last.
+    # One item learned a row: 64 a step rather than about 1,800, at about the same cost;
+    # a small decay puts the latest purchases last.
     windows = c.PromptConfig(history=50, basket=1, decay=0.5)
     return {
         "recipe": recipe,
         **{name: replace(recipe, task=each) for name, each in tasks.items()},
         **{name: replace(recipe, model=each) for name, each in models.items()},
         **{name: replace(recipe, prompts=each) for name, each in lengths.items()},
-        "windows": replace(recipe, prompts=windows, batch_size=256),
+        "windows": replace(recipe, prompts=windows, batch_size=64),
     }

@@ -1,0 +1,52 @@
+"""The end-to-end benchmark: all of its sides retrieve the same."""
+
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from sid_jax.models.t5 import T5Config
+from sid_jax.sids.trie import build_trie
+
+TINY = T5Config(width=8, depth=2, num_heads=2, head_width=4, mlp_width=16)
+
+
+@pytest.fixture
+def benchmark(load_benchmark):
+    return load_benchmark("generate")
+
+
+@pytest.fixture
+def setting(benchmark):
+    return benchmark.make_setting(TINY, (8, 8, 8), 60, 2)
+
+
+def test_a_history_of_each_beams_own_changes_nothing(benchmark, setting):
+    trie = build_trie(setting.sids, setting.vocab.codebook_sizes)
+    told = setting.params, trie, setting.prompts
+    found = {
+        tiled: jax.jit(benchmark.our_search(setting, 5, tiled))(*told)
+        for tiled in (False, True)
+    }
+    np.testing.assert_array_equal(found[False].codes, found[True].codes)
+    np.testing.assert_allclose(found[False].scores, found[True].scores, atol=1e-5)
+
+
+def test_sides_are_timed_and_shown_beside_ours(benchmark, setting):
+    times = benchmark.measure(setting, None, 4, 1, eager=False)
+    assert set(times) == {"ours", "tiled"} and min(times.values()) > 0
+    row = benchmark.format_row(4, {"ours": 0.002, "tiled": 0.005})
+    assert row.split() == ["4", "2.0", "(", "1.0)", "5.0", "(", "2.5)"]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="Transformers is absent"
+)
+def test_hugging_face_finds_the_same(benchmark, setting):
+    peer = benchmark.Peer(benchmark.find_peers(), setting)
+    trie = build_trie(setting.sids, setting.vocab.codebook_sizes)
+    ours = benchmark.our_search(setting, 5)(setting.params, trie, setting.prompts)
+    codes, scores = peer.generate(5, masked=True)
+    np.testing.assert_array_equal(codes, ours.codes)
+    np.testing.assert_allclose(scores, ours.scores, atol=1e-5)
