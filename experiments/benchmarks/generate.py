@@ -80,18 +80,22 @@ def make_setting(
 
 
 def our_search(
-    setting: Setting, num_beams: int, tiled: bool = False
-) -> Callable[[PyTree, Trie, Prompts], Beams]:
-    """(parameters, trie, prompts) -> beams.
+    setting: Setting,
+    num_beams: int,
+    tiled: bool = False,
+    batch_axis: str | None = None,
+) -> Callable[..., Beams]:
+    """(parameters, trie, prompts, what is allowed) -> beams.
 
     Args:
       setting: of the benchmark.
       num_beams: a request.
       tiled: each beam has the history to itself.
+      batch_axis: of the mesh in force, along which requests are shared.
     """
     model = TigerDecoder(TigerConfig(transformer=setting.config), setting.vocab)
 
-    def search(params: PyTree, trie: Trie, prompts: Prompts) -> Beams:
+    def search(params: PyTree, trie: Trie, prompts: Prompts, allowed=None) -> Beams:
         def call(method: str, *args: Any) -> Any:
             return model.apply({"params": params}, *args, method=method)
 
@@ -111,7 +115,8 @@ def our_search(
         context = call("context", prompts)
         step = apart if tiled else partial(call, "step")
         state = call("start", context)
-        return beam_search(step, context, state, trie, num_beams=num_beams)
+        told = {"num_beams": num_beams, "batch_axis": batch_axis, "allowed": allowed}
+        return beam_search(step, context, state, trie, **told)
 
     return search
 

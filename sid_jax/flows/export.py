@@ -111,11 +111,13 @@ def _lower(
     size: int,
     platforms: Sequence[str],
 ) -> export.Exported:
+    program = retriever.program()
+
     def search(arrays, told, words, rows, key):
         params, trie = jax.tree.unflatten(structure, arrays)
         allowed = Allowances(tuple(words), rows)
         prompts, key = Prompts(**told), jax.random.wrap_key_data(key)
-        return vars(retriever.program(params, trie, prompts, allowed, key))
+        return vars(program(params, trie, prompts, allowed, key))
 
     def shaped(tree):
         return jax.tree.map(

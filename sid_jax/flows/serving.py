@@ -85,13 +85,15 @@ class Artifact(Answerer):
         if item_mask is not None and item_mask.ndim == 2:
             item_mask = item_mask[rows]
         allowed = self._allow(full, item_mask)
+        sets = np.arange(len(rows), dtype=np.int32)
+        sets = sets if allowed.rows is None else allowed.rows
         told = {
             name: each
             for name, each in vars(self._prompts(full)).items()
             if each is not None
         }
         data = jax.random.key_data(key)
-        found = self.program(self.arrays, told, list(allowed.words), allowed.rows, data)
+        found = self.program(self.arrays, told, list(allowed.words), sets, data)
         return Beams(**{name: each[:count] for name, each in found.items()})
 
     def _allow(

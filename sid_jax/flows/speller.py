@@ -1,6 +1,6 @@
 """A spelling retriever answers requests: a beam search over SIDs, then the index."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -188,11 +188,13 @@ class Speller(Answerer):
 
     @cached_property
     def _jitted(self):
-        return jax.jit(self.program)
+        return jax.jit(self.program("data" if self.shares > 1 else None))
 
-    @cached_property
-    def program(self):
-        """The search: (params, trie, prompts, allowed, key) -> beams; not compiled."""
+    def program(self, batch_axis: str | None = None) -> Callable[..., Beams]:
+        """The search: (params, trie, prompts, allowed, key) -> beams; not compiled.
+
+        `batch_axis` as `beam_search` takes it.
+        """
         module, config = self._module, self.config
         draws = config.search.temperature > 0
 
@@ -213,6 +215,7 @@ class Speller(Answerer):
                 softmax="allowed" if draws else config.task.softmax,
                 temperature=float(config.search.temperature) if draws else 1.0,
                 key=key if draws else None,
+                batch_axis=batch_axis,
             )
 
         return search

@@ -71,11 +71,17 @@ def render_table(table: Table) -> str:
 
 
 def format_rows(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Name -> {column: figure} as a Markdown table; every row has the same columns."""
+    """Name -> {column: figure} as a Markdown table; every row has the same columns.
+
+    Integers are counts, and shown whole.
+    """
     heads = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name, row in rows.items():
-        cells = " | ".join(f"{value:.3f}" for value in row.values())
+        cells = " | ".join(
+            f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+            for value in row.values()
+        )
         lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 

@@ -31,11 +31,12 @@ class Allowances:
     Attributes:
       words: for each level before the tail, and for the leaves, uint32 `[A, W_l]` of 32
         places each, the first one in the lowest bit.
-      rows: int32 `[B]`.
+      rows: int32 `[B]`; None where each request has a set of its own, in order, so that
+        devices that share requests need nothing of each other's.
     """
 
     words: tuple[Array, ...]
-    rows: Array | NDArray
+    rows: Array | NDArray | None
 
 
 @typed
@@ -68,7 +69,7 @@ def lift(trie: Trie, leaves: UInt[Array, "A W"]) -> tuple[UInt[Array, "A _"], ..
 def allow_leaves(trie: Trie, allowed: Bool[Array, "B U"]) -> Allowances:
     """A set for each request, from a mask of leaves."""
     words = lift(trie, pack_bits(allowed))
-    return Allowances(words, jnp.arange(len(allowed), dtype=jnp.int32))
+    return Allowances(words, None)
 
 
 def check_allowances(allowances: Allowances, trie: Trie) -> None:
@@ -97,7 +98,10 @@ def allowed_slots(
     Where places are leaves, a slot speaks for all of its code that follow it.
     """
     words = allowances.words[min(level, trie.tail)]
-    held = words[jnp.asarray(allowances.rows)[:, None, None], places >> 5]
+    if allowances.rows is None:
+        held = jax.vmap(lambda own, at: own[at])(words, places >> 5)
+    else:
+        held = words[jnp.asarray(allowances.rows)[:, None, None], places >> 5]
     held = (held >> (places & 31).astype(jnp.uint32)) & 1
     reached = (held > 0) & (places < ends[..., None])
     if level < trie.tail or level + 1 == trie.num_levels or places.shape[2] == 1:

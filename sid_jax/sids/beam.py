@@ -18,6 +18,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from sid_jax.errors import InputError
 from sid_jax.sids.allowance import (
@@ -74,6 +75,7 @@ def beam_search(
     temperature: float | int | Float[Array, ""] = 1.0,
     key: Key[Array, ""] | None = None,
     axis: str | None = None,
+    batch_axis: str | None = None,
 ) -> Beams:
     """Searches the trie for each request's best SIDs. Pure; the caller jits it.
 
@@ -98,6 +100,9 @@ def beam_search(
       axis: the mesh axis along which each device has a part of the trie, of other first
         codes, as from `sharded.shard_trie`; under `jax.shard_map`. A device answers
         those of its leaves that are among the best of all.
+      batch_axis: the mesh axis along which devices share the requests, of the mesh in
+        force (`jax.set_mesh`): each then ranks its own. Without it, the answer is the
+        same, and XLA may have every device rank all.
 
     Raises:
       InputError: shapes that disagree with the trie, num_beams < 1, no such softmax, or
@@ -148,7 +153,7 @@ def beam_search(
             each.reshape(len(scores), -1) for each in (candidates, raised)
         )
         width = min(num_beams, candidates.shape[1])
-        scores, chosen = _top_k(raised, width)
+        scores, chosen = _rank(raised, width, batch_axis)
         if axis is not None:
             scores = _best_of_all(scores, num_beams, axis)
         is_inner = level + 1 < trie.num_levels
@@ -203,6 +208,17 @@ def _raise(key: Array, likely: Array, parents: Array) -> Array:
     v = top - jnp.where(alive, drawn, 0.0) + jnp.log1p(-jnp.exp(below))
     moved = top - jnp.maximum(v, 0) - jnp.log1p(jnp.exp(-jnp.abs(v)))
     return jnp.where(alive, moved, -jnp.inf)
+
+
+def _rank(values: Array, k: int, batch_axis: str | None) -> tuple[Array, Array]:
+    """The k best values of each request, and where they stand."""
+    if batch_axis is None:
+        return _top_k(values, k)
+    # XLA's partitioner knows of no batch in a top-k, but on TPU.
+    split = P(batch_axis)
+    return jax.shard_map(lambda own: _top_k(own, k), in_specs=split, out_specs=split)(
+        values
+    )
 
 
 def _top_k(values: Array, k: int) -> tuple[Array, Array]:

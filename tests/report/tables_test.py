@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sid_jax.report.tables import Table, render_table
+from sid_jax.report.tables import Table, format_rows, render_table
 
 NAN = float("nan")
 VALUES = st.one_of(
@@ -68,3 +68,13 @@ def test_numbers_are_written_for_reading():
     page = render_table(Table(title="t", rows={"r": row}))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", page)[1:]
     assert cells == ["1,234,567", "0.1235", "–", "–", "&lt;b&gt;", "-0.5000"]
+
+
+def test_rows_for_a_terminal_show_counts_whole():
+    rows = {"a": {"count": 1200, "share": 0.5}, "b": {"count": 3, "share": 1.0}}
+    assert format_rows(rows).splitlines() == [
+        "| | count | share |",
+        "|---|---|---|",
+        "| a | 1,200 | 0.500 |",
+        "| b | 3 | 1.000 |",
+    ]

@@ -47,7 +47,7 @@ def test_a_place_is_allowed_if_a_leaf_below_is(trie, seed):
     rng = np.random.default_rng(seed)
     allowed = rng.random((SETS, len(SIDS))) < np.asarray([[0.0], [0.1], [1.0]])
     found = jax.jit(allow_leaves)(trie, jnp.asarray(allowed))
-    assert found.rows.tolist() == [0, 1, 2]
+    assert found.rows is None
     for words, mask in zip(found.words, lift_by_hand(allowed, trie), strict=True):
         np.testing.assert_array_equal(unpack(words, mask.shape[1]), mask)
 

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import chex
@@ -11,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sid_jax.errors import InputError
+from sid_jax.sids.allowance import Allowances, allow_leaves
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.sharded import shard_trie, sharded_beam_search
 from sid_jax.sids.trie import build_trie
@@ -99,3 +101,50 @@ def test_parts_hold_about_as_many_sids_each():
         trie, key = build_trie(sids, (64, 8, 8)), jax.random.key(0)
         told = {"softmax": "allowed", "key": key, "axis": "trie"}
         beam_search(step, None, None, trie, num_beams=2, **told)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_devices_that_share_requests_need_nothing_of_each_other(shared):
+    """A request's set of leaves is its own, or one of a few that every device has."""
+    rng, batch, sizes = np.random.default_rng(0), 16, (5, 4, 6)
+    trie = build_trie(rng.integers(0, sizes, (60, 3)), sizes, tail=1)
+    tables = [
+        jnp.asarray(rng.normal(size=(batch, before, size)), jnp.float32)
+        for before, size in zip((1, *sizes), sizes, strict=False)
+    ]
+    masks = jnp.asarray(rng.random((3 if shared else batch, trie.num_leaves)) < 0.5)
+    allowed = allow_leaves(trie, masks)
+    if shared:
+        rows = jnp.asarray(rng.integers(0, 3, batch), jnp.int32)
+        allowed = Allowances(allowed.words, rows)
+
+    def step(context, state, codes, level):
+        codes = jnp.zeros((len(state), 1), jnp.int32) if codes is None else codes
+        return state, jax.vmap(lambda table, at: table[at])(context[level], codes)
+
+    @jax.jit
+    def run(tables, allowed):
+        state = jnp.zeros((batch, 1))
+        told = {"num_beams": 7, "allowed": allowed, "batch_axis": "data"}
+        return beam_search(step, tables, state, trie, **told)
+
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+    whole, split = (NamedSharding(mesh, spec) for spec in (P(), P("data")))
+    sets = Allowances(whole, split) if shared else Allowances(split, None)
+    told = jax.device_put(tables, split), _put(allowed, sets)
+    with jax.set_mesh(mesh):
+        found = run(*told)
+        text = run.lower(*told).compile().as_text()
+    state = jnp.zeros((batch, 1))
+    alone = beam_search(step, tables, state, trie, num_beams=7, allowed=allowed)
+    chex.assert_trees_all_equal(found, alone)
+    assert "num_partitions=8" in text
+    assert not re.search("all-gather|all-reduce|all-to-all|collective-permute", text)
+
+
+def _put(allowed, shardings):
+    words = jax.device_put(allowed.words, shardings.words)
+    rows = allowed.rows
+    return Allowances(
+        words, rows if rows is None else jax.device_put(rows, shardings.rows)
+    )
