@@ -11,6 +11,7 @@ from sid_jax.config import (
     OptimizerConfig,
     ResidualKMeansConfig,
     RetrieverExperiment,
+    RetrieverTaskConfig,
     SequenceConfig,
     TokenizerExperiment,
     VectorConfig,
@@ -50,6 +51,7 @@ def test_ways_differ_in_what_they_keep(tmp_path, load_benchmark):
             data=told,
             prompts=SequenceConfig(),
             model=HierarchicalConfig(),
+            task=RetrieverTaskConfig(start="codebooks"),
             optimizer=OptimizerConfig(learning_rate=1e-2),
         )
     )

@@ -95,7 +95,8 @@ def measure(
         "naive": (train("naive", "new_sids", few, start=first), few),
         "aligned": (train("aligned", "aligned_sids", few, start=first), few),
         "warm": (train("warm", "warm_sids", few, start=first), few),
-        "anew": (train("anew", "new_sids", all_), all_),
+        # The same codes; it may start from their codebooks, which a table lacks.
+        "anew": (train("anew", "new_tokenizer", all_), all_),
     }
     was = tables["old"].codes()
     kept = np.flatnonzero(~new)
