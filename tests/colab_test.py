@@ -20,6 +20,7 @@ WRITTEN = {
     "01_catalog_to_products": {"index.npz", "samples.jsonl", "report.html"},
     "02_train_a_codebook": {"cells.json", "report.html"},
     "03_audit_a_catalog": {"suspects.csv", "suspects.html"},
+    "04_decode_and_retrieve": {"search.bin", "manifest.json"},
     "05_train_a_retriever": {"index.npz", "slices.png", "report.html"},
 }
 
