@@ -23,6 +23,8 @@ from sid_jax.plain import to_plain
 from sid_jax.sids.allowance import Allowances, allow_leaves
 from sid_jax.sids.index_file import save_index
 from sid_jax.sids.table import write_table
+from sid_jax.sids.trie import Trie
+from sid_jax.sids.update import make_room
 from sid_jax.sids.vocab import Prompts
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -34,6 +36,7 @@ def export_retriever(
     *,
     platforms: Sequence[str] = PLATFORMS,
     batch_size: int | None = None,
+    room: float = 0.0,
     log: Log = print,
 ) -> None:
     """Writes a folder that `serving.load_artifact` answers from.
@@ -43,11 +46,12 @@ def export_retriever(
       out: the folder to write; one that was exported before is replaced.
       platforms: what the program is to run on.
       batch_size: requests of a call; the run's `search.batch_size` if None.
+      room: share of SIDs more that fit without another program (`Artifact.renew`).
       log: takes lines for the user.
 
     Raises:
-      InputError: a retriever that scores, an unknown platform, or `out` holds something
-        else.
+      InputError: a retriever that scores, an unknown platform, a negative room, or
+        `out` holds something else.
     """
     unknown = sorted(set(platforms) - set(PLATFORMS))
     if unknown or not platforms:
@@ -65,9 +69,9 @@ def export_retriever(
     search = retriever.search
     size = batch_size or search.batch_size
     search = dataclasses.replace(search, batch_size=size)
-    trie = retriever.trie
+    trie = make_room(retriever.trie, room) if room else retriever.trie
     arrays, structure = jax.tree.flatten((retriever.params, trie))
-    program = _lower(retriever, arrays, structure, size, platforms)
+    program = _lower(retriever, trie, arrays, structure, size, platforms)
     manifest = {
         "format": serving.FORMAT,
         "sid_jax": __version__,
@@ -106,6 +110,7 @@ def export_retriever(
 
 def _lower(
     retriever: Speller,
+    trie: Trie,
     arrays: list,
     structure: Any,
     size: int,
@@ -126,8 +131,8 @@ def _lower(
 
     blank = retriever.blank_prompts(size)
     told = {name: each for name, each in vars(blank).items() if each is not None}
-    mask = jax.ShapeDtypeStruct((size, retriever.trie.num_leaves), bool)
-    allowed = jax.eval_shape(allow_leaves, retriever.trie, mask)
+    mask = jax.ShapeDtypeStruct((size, trie.num_leaves), bool)
+    allowed = jax.eval_shape(allow_leaves, trie, mask)
     key = shaped(jax.random.key_data(jax.random.key(0)))
     rows = jax.ShapeDtypeStruct((size,), np.int32)
     shapes = shaped(arrays), shaped(told), shaped(list(allowed.words)), rows, key

@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sid_jax.sids.index_file import load_index
 from sid_jax.sids.search import SearchConfig
 from sid_jax.sids.table import SidTable, read_table
 from sid_jax.sids.trie import Trie
+from sid_jax.sids.update import refit_trie
 from sid_jax.sids.vocab import Vocab
 from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, PyTree
 
@@ -70,6 +71,63 @@ class Artifact(Answerer):
 
     shares = 1
 
+    def renew(
+        self,
+        catalog: Catalog,
+        table: SidTable,
+        index: ItemIndex,
+        vectors: Float[NDArray, "N E"] | None = None,
+    ) -> "Artifact":
+        """The next version of the catalog, by the same compiled program.
+
+        SIDs that came or went find room in arrays of the same shapes (`sid export
+        --room`). This version goes on answering: whoever serves has both, and lets go
+        of the one that nobody asks any longer.
+
+        Args:
+          catalog: the items.
+          table: the SID of each of them, among others; of the same codebooks.
+          index: what each retailer carries: item rows are the catalog's, leaves the
+            table's.
+          vectors: of the items, where this version has some.
+
+        Raises:
+          InputError: other codebooks or retailers, vectors missing or too many, items
+            without a SID, an index of others, or no room.
+        """
+        if table.manifest.codebook_sizes != self.trie.codebook_sizes:
+            raise InputError(
+                f"SIDs of codebooks {table.manifest.codebook_sizes}, but the program "
+                f"spells {self.trie.codebook_sizes}"
+            )
+        codes = table.codes()[table.rows(catalog.item_ids)]
+        leaves = table.leaves()[table.rows(catalog.item_ids)]
+        if not np.array_equal(index.leaves, leaves):
+            raise InputError(
+                "the index is not of this catalog and table: the leaf of item row i "
+                "must be that of the catalog's item i"
+            )
+        if index.num_retailers != self.index.num_retailers:
+            raise InputError(
+                f"an index of {index.num_retailers} retailers, but the program knows "
+                f"{self.index.num_retailers}"
+            )
+        wanted = None if self.vectors is None else (len(codes), self.vectors.shape[1])
+        if (None if vectors is None else vectors.shape) != wanted:
+            raise InputError(f"vectors: want {wanted or 'none'}, one a catalog's item")
+        trie = refit_trie(self.trie, table.sids)
+        held = len(jax.tree.leaves(self.trie))
+        return replace(
+            self,
+            codes=codes,
+            table=table,
+            index=index,
+            vectors=vectors,
+            catalog=catalog,
+            arrays=[*self.arrays[:-held], *jax.tree.leaves(trie)],
+            trie=trie,
+        )
+
     def _find(
         self,
         requests: Requests,
@@ -108,12 +166,12 @@ class Artifact(Answerer):
 
     @cached_property
     def _stores(self) -> AllowanceCache:
-        here = SingleDeviceSharding(jax.devices()[0])
-        return AllowanceCache(self.trie, self.search.batch_size, here)
+        return AllowanceCache(self.trie, self.search.batch_size, _here())
 
     @cached_property
     def _lift(self) -> Callable[[Trie, NDArray], Allowances]:
-        return jax.jit(allow_leaves)
+        # As the cache's sets lie, or the program compiles once more for masks.
+        return jax.jit(allow_leaves, out_shardings=_here())
 
 
 def is_artifact(folder: str | Path) -> bool:
@@ -207,6 +265,10 @@ def need_flatbuffers() -> None:
             "exported programs are written with flatbuffers; install it with: pip "
             'install "sid_jax[export]"'
         )
+
+
+def _here() -> SingleDeviceSharding:
+    return SingleDeviceSharding(jax.devices()[0])
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -88,8 +88,26 @@ def update_trie(
         columns = [old[keep] for old in columns]
     if not len(columns[0]):
         raise InputError("no SID is left")
-    grown = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
-    return fit_trie(grown, trie_sizes(trie), trie.max_slots)
+    return _refit(trie, columns)
+
+
+@typed
+def refit_trie(trie: Trie, sids: Int[NDArray, "U L"]) -> Trie:
+    """A trie of other SIDs, sorted and each once, in arrays of the same shapes.
+
+    Raises:
+      InputError: no room for them.
+    """
+    columns = [
+        column.astype(tokens.dtype)
+        for column, tokens in zip(sids.T, trie.tokens, strict=True)
+    ]
+    return _refit(trie, columns)
+
+
+def _refit(trie: Trie, columns: list[NDArray]) -> Trie:
+    fresh = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
+    return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 
 def trie_sizes(trie: Trie) -> list[int]:
@@ -107,7 +125,8 @@ def fit_trie(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
     if any(lacking):
         raise InputError(
             f"no room: {needed} places and {trie.max_slots} slots a node, in arrays of"
-            f" {sizes} and {max_slots}; `make_room` of a new trie"
+            f" {sizes} and {max_slots}; give it more "
+            "(`make_room`, `sid export --room`)"
         )
     lengths = [*sizes[:-1], *[sizes[-1]] * (trie.num_levels - trie.tail)]
     tokens = [

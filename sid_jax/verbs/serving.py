@@ -77,6 +77,8 @@ def run_export(argv: list[str]) -> None:
         """What it is to run on."""
         batch_size: int | None = None
         """Requests of a call; the run's `search.batch_size` if left out."""
+        room: float = 0.0
+        """Share of SIDs more that fit without another program, as the catalog grows."""
 
     given = parse(Arguments, "export", argv, run_export)
     export_retriever(
@@ -84,6 +86,7 @@ def run_export(argv: list[str]) -> None:
         given.out,
         platforms=given.platforms,
         batch_size=given.batch_size,
+        room=given.room,
         log=say,
     )
 
