@@ -232,7 +232,7 @@ def load_artifact(folder: str | Path) -> Artifact:
         raise InputError(
             f"{folder}: not readable ({error}); `sid export` writes it anew"
         ) from None
-    index = load_index(folder / INDEX)
+    index = load_index(folder / INDEX, mapped=True)
     return Artifact(
         told=told,
         search=search,

@@ -1,0 +1,58 @@
+"""Arrays of an `.npz` as they lie in the file: pages are read when they are touched.
+
+Processes that map one file share its pages, and a file that is replaced by renaming
+another one over it stays as it was for those that have it.
+"""
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from sid_jax.errors import InputError
+from sid_jax.typing import NDArray
+
+_HEADER = 30  # bytes of a ZIP member's header before its name
+
+
+def map_npz(path: str | Path) -> dict[str, NDArray]:
+    """Name -> array, read-only; of what `numpy.savez` wrote.
+
+    Contents are not checked: a file that may be damaged is better read with
+    `numpy.load`, which compares checksums.
+
+    Raises:
+      InputError: an absent file, no `.npz`, or one that is compressed.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as file, Path(path).open("rb") as raw:
+            for member in file.infolist():
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise InputError(
+                        f"{path} is compressed, and cannot be mapped: write it with "
+                        "numpy.savez"
+                    )
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = _map_member(raw, member.header_offset)
+    except (OSError, EOFError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be mapped as an .npz: {error}") from error
+    return arrays
+
+
+def _map_member(raw: BinaryIO, start: int) -> NDArray:
+    raw.seek(start)
+    name, extra = struct.unpack("<HH", raw.read(_HEADER)[-4:])
+    raw.seek(name + extra, 1)
+    version = npy.read_magic(raw)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(raw)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    order = "F" if fortran else "C"
+    if 0 in shape:
+        return np.empty(shape, dtype, order)
+    return np.memmap(raw, dtype, "r", raw.tell(), shape, order)

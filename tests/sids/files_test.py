@@ -1,0 +1,118 @@
+"""Tries and arrays that stay in their files."""
+
+import zipfile
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from sid_jax.errors import InputError
+from sid_jax.sids.beam import beam_search
+from sid_jax.sids.index import build_index
+from sid_jax.sids.index_file import load_index, save_index
+from sid_jax.sids.mapped import map_npz
+from sid_jax.sids.trie import build_trie
+from sid_jax.sids.trie_file import load_trie, save_trie
+from sid_jax.sids.update import make_room
+
+SIZES = (5, 300, 7)
+SIDS = np.random.default_rng(0).integers(0, SIZES, (200, 3))
+
+
+@pytest.mark.parametrize("room", [0.0, 0.5])
+@pytest.mark.parametrize("tail", [0, 1, 2])
+def test_a_trie_comes_back_and_is_searched_from_its_file(tmp_path, tail, room):
+    trie = build_trie(SIDS, SIZES, tail=tail)
+    trie = make_room(trie, room) if room else trie
+    save_trie(tmp_path / "trie.npz", trie)
+    loaded = load_trie(tmp_path / "trie.npz")
+    assert all(isinstance(each, np.memmap) for each in jax.tree.leaves(loaded))
+    assert jax.tree.structure(loaded) == jax.tree.structure(trie)
+    for ours, theirs in zip(*map(jax.tree.leaves, (loaded, trie)), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+    def step(context, state, codes, level):
+        beams = 1 if codes is None else codes.shape[1]
+        return state, jax.numpy.zeros((2, beams, SIZES[level]))
+
+    search = jax.jit(lambda trie: beam_search(step, None, (), trie, num_beams=9))
+    chex.assert_trees_all_equal(search(loaded), search(trie))
+
+
+def test_an_index_answers_from_its_file(tmp_path):
+    items = np.arange(40)
+    told = items % 20, items // 20, np.repeat(np.arange(20), 2), np.ones(40)
+    index = build_index(told[0][:20], told[1], told[2], told[3], 3, {"stock": items})
+    path = tmp_path / "index.npz"
+    save_index(path, index)
+    mapped, read = load_index(path, mapped=True), load_index(path)
+    assert isinstance(mapped.items, np.memmap) and not isinstance(read.items, np.memmap)
+    for name in ("leaves", "starts", "items", "sales"):
+        np.testing.assert_array_equal(getattr(mapped, name), getattr(read, name))
+    leaves = np.asarray([[3, 15, 17]])
+    asked = leaves, np.zeros((1, 3), np.float32), np.ones((1, 3), bool), np.asarray([1])
+    found, wanted = (each.products(*asked, top=4) for each in (mapped, read))
+    np.testing.assert_array_equal(found.items, wanted.items)
+    assert (found.items >= 0).any()
+    # The next version takes its place; what was mapped stays what it was.
+    save_index(path, build_index(*(each[:5] for each in told), 3))
+    np.testing.assert_array_equal(mapped.items, read.items)
+    assert len(load_index(path, mapped=True).items) != len(read.items)
+
+
+def test_any_array_is_mapped_as_it_was_written(tmp_path):
+    arrays = {
+        "empty": np.empty((0, 3), np.int16),
+        "number": np.float64(2.5),
+        "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "flags": np.asarray([True, False]),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    found = map_npz(tmp_path / "a.npz")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+        assert not found[name].size or not found[name].flags.writeable
+
+
+def test_other_files_are_refused_by_name(tmp_path):
+    path = tmp_path / "a.npz"
+    for load in (load_trie, lambda at: load_index(at, mapped=True)):
+        with pytest.raises(InputError, match=r"a\.npz"):
+            load(path)
+        path.write_bytes(b"PK no zip")
+        with pytest.raises(InputError, match=r"a\.npz"):
+            load(path)
+        np.savez(path, a=np.arange(3))
+        with pytest.raises(InputError, match=r"a\.npz is no"):
+            load(path)
+        path.unlink()
+    np.savez_compressed(path, a=np.arange(3))
+    with pytest.raises(InputError, match="is compressed, and cannot be mapped"):
+        map_npz(path)
+    np.savez(path, a=np.asarray([{}], object))
+    with pytest.raises(InputError, match="Python objects"):
+        map_npz(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.npy", b"\x93NUMPY")
+    with pytest.raises(InputError, match="cannot be mapped"):
+        map_npz(path)
+
+
+def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
+    path = tmp_path / "trie.npz"
+    save_trie(path, build_trie(SIDS, SIZES))
+    arrays = map_npz(path)
+    for name in arrays:
+        rest = {key: each for key, each in arrays.items() if key != name}
+        np.savez(tmp_path / "less.npz", **rest)
+        with pytest.raises(InputError, match=r"less\.npz"):
+            load_trie(tmp_path / "less.npz")
+    for name in ("tokens.2", "bounds.0"):
+        short = {key: each[:1] if key == name else each for key, each in arrays.items()}
+        np.savez(tmp_path / "short.npz", **short)
+        with pytest.raises(InputError, match="is damaged"):
+            load_trie(tmp_path / "short.npz")
