@@ -19,8 +19,8 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 from turns import take_turns
 
 from sid_jax.data.pipeline import Requests
@@ -30,8 +30,7 @@ from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.retriever import choose_requests, load_retriever, searching
 from sid_jax.flows.speller import Speller
 from sid_jax.report.tables import format_rows
-from sid_jax.sids.beam import Beams
-from sid_jax.typing import Bool, Key, NDArray, PyTree
+from sid_jax.typing import Bool, NDArray
 
 SHOWN = 10
 
@@ -39,15 +38,10 @@ SHOWN = 10
 class Filtered(Speller):
     """Searches the whole trie, whatever the store carries."""
 
-    def _find(
-        self,
-        requests: Requests,
-        item_mask: Bool[NDArray, "*b N"] | None,
-        params: PyTree | None,
-        key: Key[jax.Array, ""],
-    ) -> Beams:
-        params = self.params if params is None else params
-        return self._jitted(params, self.trie, self._prompts(requests), None, key)
+    def _allow(
+        self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None, mesh: Mesh
+    ) -> None:
+        return None
 
 
 def measure(

@@ -38,9 +38,11 @@ from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.typing import Array, PyTree
 
 SIGNS = {
-    "host": r"outfeed|infeed|send-done|recv-done|host_compute|callback|S\(5\)",
-    "dynamic": r"<=\d+|set-dimension-size|dynamic-reshape",
-    "collectives": r"all-gather|all-reduce|all-to-all|collective-permute",
+    "host": r" (?:infeed|outfeed|send|recv)\("
+    r"|custom_call_target=\"[^\"]*(?:callback|host)",
+    "dynamic": r"\[<=|,<=| (?:set-dimension-size|dynamic-reshape)\(",
+    "collectives": r" (?:all-gather|all-reduce|all-to-all|collective-permute"
+    r"|reduce-scatter)(?:-start)?\(",
     "loops": r" while\(",
 }
 

@@ -46,7 +46,8 @@ def export_retriever(
       out: the folder to write; one that was exported before is replaced.
       platforms: what the program is to run on.
       batch_size: requests of a call; the run's `search.batch_size` if None.
-      room: share of SIDs more that fit without another program (`Artifact.renew`).
+      room: share of SIDs more that fit without another program (`Artifact.renew`), and
+        of those under any one prefix.
       log: takes lines for the user.
 
     Raises:

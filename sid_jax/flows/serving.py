@@ -86,19 +86,25 @@ class Artifact(Answerer):
 
         Args:
           catalog: the items.
-          table: the SID of each of them, among others; of the same codebooks.
+          table: the SID of each of them, among others; of the same tokenizer.
           index: what each retailer carries: item rows are the catalog's, leaves the
-            table's.
+            table's, and retailers stand in the order of `retailers`.
           vectors: of the items, where this version has some.
 
         Raises:
-          InputError: other codebooks or retailers, vectors missing or too many, items
-            without a SID, an index of others, or no room.
+          InputError: another tokenizer or number of retailers, vectors missing or too
+            many, items without a SID, an index of others, or no room.
         """
         if table.manifest.codebook_sizes != self.trie.codebook_sizes:
             raise InputError(
                 f"SIDs of codebooks {table.manifest.codebook_sizes}, but the program "
                 f"spells {self.trie.codebook_sizes}"
+            )
+        makers = {each.manifest.tokenizer for each in (table, self.table)} - {""}
+        if len(makers) > 1:
+            raise InputError(
+                "the SIDs are of another tokenizer: a retriever spells those that it "
+                "has learned"
             )
         codes = table.codes()[table.rows(catalog.item_ids)]
         leaves = table.leaves()[table.rows(catalog.item_ids)]
@@ -189,8 +195,13 @@ def may_replace(folder: Path) -> bool:
     return all(path.name in known for path in folder.iterdir())
 
 
-def load_artifact(folder: str | Path) -> Artifact:
+def load_artifact(folder: str | Path, *, mapped: bool = False) -> Artifact:
     """Reads what `sid export` wrote.
+
+    Args:
+      folder: that of the export.
+      mapped: the index stays in its file, whose pages processes share; the folder must
+        then not be written over in place while it is served (`sid export` does not).
 
     Raises:
       InputError: a file is absent or damaged, or the program is for other devices.
@@ -232,7 +243,7 @@ def load_artifact(folder: str | Path) -> Artifact:
         raise InputError(
             f"{folder}: not readable ({error}); `sid export` writes it anew"
         ) from None
-    index = load_index(folder / INDEX, mapped=True)
+    index = load_index(folder / INDEX, mapped=mapped)
     return Artifact(
         told=told,
         search=search,

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sid_jax.config import (
@@ -19,7 +19,7 @@ from sid_jax.config import (
 )
 from sid_jax.data.pipeline import Requests
 from sid_jax.flows.answering import Answerer
-from sid_jax.sids.allowance import AllowanceCache
+from sid_jax.sids.allowance import AllowanceCache, Allowances
 from sid_jax.sids.beam import Beams, beam_search
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.scoring import score_sids
@@ -28,7 +28,7 @@ from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Vocab
 from sid_jax.train.retriever_task import build_retriever
 from sid_jax.train.sharding import make_mesh, place, use_mesh
-from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
+from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, PyTree
 
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
 _SET_BYTES = 2**28  # of what retailers carry, kept on a device
@@ -124,20 +124,24 @@ class Speller(Answerer):
         params: PyTree | None,
         key: Key[jax.Array, ""],
     ) -> Beams:
-        prompts = self._prompts(requests)
         params = self.params if params is None else params
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):
-            if item_mask is None:
-                stores = requests.retailers.tolist()
-                allowed = self._stores.take(stores, self.index.leaves_at)
-                prompts, rows = place((prompts, allowed.rows), mesh)
-                allowed = replace(allowed, rows=rows)
-            else:
-                num_leaves = len(self.table.sids)
-                allowed = self.index.allowed(requests.retailers, item_mask, num_leaves)
-                prompts, allowed = place((prompts, allowed), mesh)
+            prompts = place(self._prompts(requests), mesh)
+            allowed = self._allow(requests, item_mask, mesh)
             return self._jitted(params, self.trie, prompts, allowed, key)
+
+    def _allow(
+        self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None, mesh: Mesh
+    ) -> Allowances | Array | None:
+        """What each request is held to: a set that is kept on the device, or a mask."""
+        if item_mask is None:
+            stores = requests.retailers.tolist()
+            allowed = self._stores.take(stores, self.index.leaves_at)
+            return replace(allowed, rows=place(allowed.rows, mesh))
+        num_leaves = len(self.table.sids)
+        mask = self.index.allowed(requests.retailers, item_mask, num_leaves)
+        return place(mask, mesh)
 
     @cached_property
     def trie(self) -> Trie:

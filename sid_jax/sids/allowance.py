@@ -9,6 +9,7 @@ AND of two inner nodes' bits says nothing of their leaves.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import jax
@@ -115,6 +116,19 @@ def allowed_slots(
     return following == codes
 
 
+@cache
+def _writer(sharding: jax.sharding.Sharding) -> Callable[..., tuple[Array, ...]]:
+    """Puts a set into a row; compiled once for all caches of tries of one shape."""
+
+    def write(trie: Trie, words: tuple[Array, ...], row: Array, leaves: Array):
+        lifted = lift(trie, leaves[None])
+        return tuple(
+            held.at[row].set(new[0]) for held, new in zip(words, lifted, strict=True)
+        )
+
+    return jax.jit(write, donate_argnums=1, out_shardings=sharding)
+
+
 class AllowanceCache:
     """Sets on the device, by name; the one that was not asked for longest makes room.
 
@@ -135,15 +149,7 @@ class AllowanceCache:
         self._row_of: OrderedDict[Hashable, int] = OrderedDict()
         none = jnp.zeros((capacity, -(-trie.num_leaves // 32)), jnp.uint32)
         self._words = jax.device_put(lift(trie, none), sharding)
-
-        def write(trie: Trie, words, row, leaves):
-            lifted = lift(trie, leaves[None])
-            return tuple(
-                held.at[row].set(new[0])
-                for held, new in zip(words, lifted, strict=True)
-            )
-
-        self._write = jax.jit(write, donate_argnums=1, out_shardings=sharding)
+        self._write = _writer(sharding)
 
     @typed
     def take(

@@ -116,6 +116,13 @@ def beam_search(
         raise InputError(f'drawing SIDs asks for softmax="allowed", not {softmax!r}')
     if key is not None and axis is not None:
         raise InputError("SIDs are not drawn from a trie in parts")
+    if batch_axis is not None:
+        mesh = jax.sharding.get_abstract_mesh()
+        if axis is not None or batch_axis not in mesh.axis_names:
+            raise InputError(
+                f"batch_axis={batch_axis!r}: want an axis of the mesh that jax.set_mesh"
+                f" puts in force, which has {mesh.axis_names}, and no `axis` beside it"
+            )
     if allowed is not None and not isinstance(allowed, Allowances):
         if allowed.shape[1] != trie.num_leaves:
             raise InputError(
@@ -126,6 +133,7 @@ def beam_search(
         check_allowances(allowed, trie)
 
     state, logits = step(context, state, None, 0)
+    _check_batch(len(logits), allowed, batch_axis)
     nodes = trie.root((len(logits), 1))
     codes = jnp.zeros((len(logits), 1, 0), jnp.int32)
     likely = scores = jnp.zeros((len(logits), 1), jnp.float32)
@@ -175,6 +183,23 @@ def beam_search(
             state = jax.tree.map(lambda leaf, by=parents: gather_beams(leaf, by), state)
             state, logits = step(context, state, last, level + 1)
     return _answer(codes, found, scores, num_beams)
+
+
+def _check_batch(
+    batch: int, allowed: Allowances | None, batch_axis: str | None
+) -> None:
+    """Raises InputError where a batch has other sets, or does not divide."""
+    if allowed is not None:
+        sets = len(allowed.words[0] if allowed.rows is None else allowed.rows)
+        if sets != batch:
+            raise InputError(f"allowed is for {sets} requests, and there are {batch}")
+    if batch_axis is not None:
+        devices = jax.sharding.get_abstract_mesh().shape[batch_axis]
+        if batch % devices:
+            raise InputError(
+                f"{batch} requests do not divide among the {devices} devices of "
+                f"batch_axis={batch_axis!r}"
+            )
 
 
 def _gains(

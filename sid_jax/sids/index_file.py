@@ -1,9 +1,9 @@
 """An item index as a file: the arrays as an `.npz`."""
 
 import zipfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.sids.index import ItemIndex
 from sid_jax.sids.mapped import map_npz
+from sid_jax.typing import NDArray
 
 _ARRAYS = ("leaves", "starts", "items", "sales")
 _COLUMN = "column."
@@ -35,20 +36,24 @@ def load_index(path: str | Path, *, mapped: bool = False) -> ItemIndex:
       InputError: an absent, damaged or other file.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            names = set(file.namelist())
-        named = {name.removesuffix(".npy") for name in names}
-        columns = sorted(name for name in named if name.startswith(_COLUMN))
-        if named - set(columns) != set(_ARRAYS):
-            raise InputError(f"{path} is no item index; it holds {sorted(names)}")
         with _open(path, mapped) as arrays:
+            names = set(arrays)
+            columns = sorted(name for name in names if name.startswith(_COLUMN))
+            if names - set(columns) != set(_ARRAYS):
+                raise InputError(f"{path} is no item index; it holds {sorted(names)}")
             told = {name.removeprefix(_COLUMN): arrays[name] for name in columns}
             return ItemIndex(**{name: arrays[name] for name in _ARRAYS}, columns=told)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an item index: {error}") from error
 
 
-def _open(path: str | Path, mapped: bool) -> AbstractContextManager[Any]:
+@contextmanager
+def _open(path: str | Path, mapped: bool) -> Iterator[Mapping[str, NDArray]]:
     if mapped:
-        return nullcontext(map_npz(path))
-    return np.load(path, allow_pickle=False)
+        yield map_npz(path)
+        return
+    with Path(path).open("rb") as raw:
+        arrays = np.load(raw, allow_pickle=False)
+        if not isinstance(arrays, Mapping):
+            raise ValueError("it is one array, and no .npz")
+        yield arrays

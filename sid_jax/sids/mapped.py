@@ -22,14 +22,15 @@ def map_npz(path: str | Path) -> dict[str, NDArray]:
     """Name -> array, read-only; of what `numpy.savez` wrote.
 
     Contents are not checked: a file that may be damaged is better read with
-    `numpy.load`, which compares checksums.
+    `numpy.load`, which compares checksums. One that is shortened in place while it is
+    mapped ends the process (SIGBUS): replace it by renaming another one over it.
 
     Raises:
       InputError: an absent file, no `.npz`, or one that is compressed.
     """
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as file, Path(path).open("rb") as raw:
+        with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as file:
             for member in file.infolist():
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise InputError(

@@ -199,7 +199,7 @@ def build_trie(
         raise InputError("a trie needs at least one SID")
     order = order[parting < len(codebook_sizes)]
     columns = [
-        sids[order, level].astype(_code_dtype(size))
+        sids[order, level].astype(code_dtype(size))
         for level, size in enumerate(codebook_sizes)
     ]
     return trie_of_columns(columns, codebook_sizes, tail)
@@ -318,7 +318,8 @@ def _ascend(keys: list[NDArray]) -> bool:
     return True
 
 
-def _code_dtype(size: int) -> type[np.integer]:
+def code_dtype(size: int) -> type[np.integer]:
+    """The smallest type that holds the codes of a codebook."""
     if size <= 2**8:
         return np.uint8
     return np.uint16 if size <= 2**16 else np.int32

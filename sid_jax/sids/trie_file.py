@@ -9,7 +9,7 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.sids.mapped import map_npz
-from sid_jax.sids.trie import Trie
+from sid_jax.sids.trie import Trie, code_dtype
 
 _TOLD = ("codebook_sizes", "max_slots", "tail")
 
@@ -25,27 +25,38 @@ def save_trie(path: str | Path, trie: Trie) -> None:
 
 
 def load_trie(path: str | Path) -> Trie:
-    """Maps what `save_trie` wrote: NumPy arrays, to be given to a jitted search.
+    """Maps what `save_trie` wrote: NumPy arrays, which `jax.device_put` brings over.
+
+    Names, types and lengths are checked, contents are not (see `mapped.py`).
 
     Raises:
-      InputError: an absent, damaged or other file.
+      InputError: an absent file, another one, or one whose parts do not fit together.
     """
     arrays: dict[str, Any] = dict(map_npz(path))
-    sizes, slots, tail = (
-        arrays.pop(n, np.empty(0)).reshape(-1).tolist() for n in _TOLD
-    )
-    levels = range(len(sizes))
-    tokens, bounds = (
-        [f"{name}.{n}" for n in number]
-        for name, number in (("tokens", levels), ("bounds", range(sum(tail) + 1)))
-    )
-    if not sizes or len(slots) != len(sizes) or arrays.keys() != {*tokens, *bounds}:
+    told = [arrays.pop(name, np.empty(0)) for name in _TOLD]
+    sizes, slots, tail = (each.reshape(-1).tolist() for each in told)
+    whole = all(each.dtype.kind == "i" for each in told)
+    whole = whole and 0 < len(sizes) == len(slots) and 0 <= tail[0] < len(sizes)
+    tokens = [f"tokens.{level}" for level in range(len(sizes))]
+    bounds = [f"bounds.{level}" for level in range(tail[0] + 1 if whole else 0)]
+    if not whole or arrays.keys() != {*tokens, *bounds}:
         found = sorted({re.sub(r"\d+", "N", name) for name in arrays})
         raise InputError(f"{path} is no trie: it holds {found}")
-    short = [n for n in tokens if len(arrays[n]) <= slots[tokens.index(n)]]
-    short += [n for n in bounds if len(arrays[n]) < 2]
-    if short:
-        raise InputError(f"{path}: {short[0]} of the trie is damaged")
+    # What stands at a level: the nodes that the bounds below are of, or the leaves.
+    leaves = len(arrays[tokens[-1]]) - slots[-1]
+    places = [len(arrays[name]) - 1 for name in bounds[1:]]
+    places += [leaves] * (len(sizes) - len(places))
+    wanted = {
+        name: (code_dtype(size), count + most)
+        for name, size, count, most in zip(tokens, sizes, places, slots, strict=True)
+    }
+    wanted |= {
+        name: (np.int32, count + 1)
+        for name, count in zip(bounds, [1, *places], strict=False)
+    }
+    for name, (dtype, length) in wanted.items():
+        if arrays[name].dtype != dtype or arrays[name].shape != (length,):
+            raise InputError(f"{path}: {name} of the trie is damaged")
     return Trie(
         tokens=tuple(arrays[name] for name in tokens),
         bounds=tuple(arrays[name] for name in bounds),

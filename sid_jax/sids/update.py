@@ -19,9 +19,11 @@ from sid_jax.typing import Int, NDArray, UInt, typed
 
 @typed
 def make_room(trie: Trie, share: float) -> Trie:
-    """The same trie in arrays that a share more SIDs, children and rows a node fit.
+    """The same trie in arrays that fit a share more SIDs.
 
-    Leaves past the last SID are never reached; `num_leaves` counts them.
+    As large a share more fits under any one prefix, beside what the fullest prefix of
+    its level has: many new SIDs under one of them need a larger share. Leaves past
+    the last SID are never reached; `num_leaves` counts them.
     """
     if not 0 <= share < math.inf:
         raise InputError(f"share={share} of room must be a number of at least 0")
@@ -88,25 +90,19 @@ def update_trie(
         columns = [old[keep] for old in columns]
     if not len(columns[0]):
         raise InputError("no SID is left")
-    return _refit(trie, columns)
+    fresh = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
+    return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 
 @typed
 def refit_trie(trie: Trie, sids: Int[NDArray, "U L"]) -> Trie:
-    """A trie of other SIDs, sorted and each once, in arrays of the same shapes.
+    """A trie of other SIDs, in any order, in arrays of the same shapes.
 
     Raises:
-      InputError: no room for them.
+      InputError: no SIDs, another number of levels, a code outside its codebook, or no
+        room.
     """
-    columns = [
-        column.astype(tokens.dtype)
-        for column, tokens in zip(sids.T, trie.tokens, strict=True)
-    ]
-    return _refit(trie, columns)
-
-
-def _refit(trie: Trie, columns: list[NDArray]) -> Trie:
-    fresh = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
+    fresh = build_trie(sids, trie.codebook_sizes, tail=trie.tail)
     return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 
@@ -117,17 +113,17 @@ def trie_sizes(trie: Trie) -> list[int]:
 
 def fit_trie(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
     """The trie in arrays of so many places a level, and of leaves, and slots a node."""
-    needed = trie_sizes(trie)
-    lacking = [
-        *(n > size for n, size in zip(needed, sizes, strict=True)),
-        *(n > most for n, most in zip(trie.max_slots, max_slots, strict=True)),
-    ]
-    if any(lacking):
-        raise InputError(
-            f"no room: {needed} places and {trie.max_slots} slots a node, in arrays of"
-            f" {sizes} and {max_slots}; give it more "
-            "(`make_room`, `sid export --room`)"
-        )
+    for what, needed, room in (
+        ("places", trie_sizes(trie), sizes),
+        ("children of one node", trie.max_slots, max_slots),
+    ):
+        for level, (number, most) in enumerate(zip(needed, room, strict=True)):
+            if number > most:
+                raise InputError(
+                    f"no room at level {level + 1}: {number} {what}, and the arrays "
+                    f"fit {most}; a new trie with more (`make_room`, `sid export "
+                    "--room`) compiles searches anew"
+                )
     lengths = [*sizes[:-1], *[sizes[-1]] * (trie.num_levels - trie.tail)]
     tokens = [
         jnp.pad(codes, (0, length + slots - len(codes)))

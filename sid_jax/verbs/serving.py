@@ -78,7 +78,8 @@ def run_export(argv: list[str]) -> None:
         batch_size: int | None = None
         """Requests of a call; the run's `search.batch_size` if left out."""
         room: float = 0.0
-        """Share of SIDs more that fit without another program, as the catalog grows."""
+        """Share of SIDs more, in all and under any one prefix, that fit without another
+        program, as the catalog grows."""
 
     given = parse(Arguments, "export", argv, run_export)
     export_retriever(

@@ -72,6 +72,17 @@ def test_a_tokenizers_page_needs_its_folder_alone(moved):
     assert "60 items" in lines[0]
 
 
+def test_a_history_says_of_no_product_that_it_was_bought_before(moved):
+    folder = moved["retriever"]
+    report_run(folder, folder / "report.html")
+    page = (folder / "report.html").read_text()
+    lists = page.split("<h4>History, what tells most last</h4>")[1:]
+    histories = [each[: each.index("</ul>")] for each in lists]
+    assert histories and all("<li" in each for each in histories)
+    assert not any("bought before" in each for each in histories)
+    assert any("bought before" in each for each in lists)  # of what is retrieved
+
+
 def test_a_run_that_was_not_judged_has_no_page(moved):
     folder = moved["retriever"]
     metrics = folder / "metrics.jsonl"

@@ -80,6 +80,12 @@ def test_what_does_not_fit_is_refused(served):
     other = replace(table.manifest, codebook_sizes=(9, *table.manifest.codebook_sizes))
     with pytest.raises(InputError, match=r"SIDs of codebooks \(9, "):
         served.renew(catalog, replace(table, manifest=other), index)
+    made = [
+        replace(each, manifest=replace(each.manifest, tokenizer=name))
+        for each, name in ((served.table, "one"), (table, "another"))
+    ]
+    with pytest.raises(InputError, match="are of another tokenizer"):
+        replace(served, table=made[0]).renew(catalog, made[1], index)
     with pytest.raises(InputError, match="the leaf of item row i"):
         served.renew(catalog, table, replace(index, leaves=index.leaves[::-1]))
     with pytest.raises(InputError, match="2 retailers, but the program knows 3"):
@@ -97,5 +103,5 @@ def test_what_does_not_fit_is_refused(served):
     zeros = np.zeros(len(many), int)
     index = build_index(table.leaves(), zeros, np.arange(len(many)), zeros, 3)
     tight = replace(served, trie=build_trie(served.table.sids, sizes))
-    with pytest.raises(InputError, match=r"no room: .* `sid export --room`"):
+    with pytest.raises(InputError, match=r"no room at level .*`sid export --room`"):
         tight.renew(catalog, table, index)

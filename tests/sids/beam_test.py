@@ -44,7 +44,7 @@ def look_up(sizes, context, state, codes, level):
     return {"prefix": prefix, "more": state["more"]}, logits
 
 
-@partial(jax.jit, static_argnames=("num_beams", "softmax"))
+@partial(jax.jit, static_argnames=("num_beams", "softmax", "batch_axis"))
 def search(tables, trie, allowed, *, num_beams, softmax="codes", **drawing):
     batch = len(tables[0])
     state = {
@@ -351,6 +351,16 @@ def test_refuses_shapes_that_disagree():
     many = allow_leaves(other, jnp.ones((1, other.num_leaves), bool))
     with pytest.raises(InputError, match="make them by its own leaves"):
         search(tables, trie, many, num_beams=2)
+    with pytest.raises(InputError, match="allowed is for 2 requests, and there are 1"):
+        search(tables, trie, jnp.ones((2, trie.num_leaves), bool), num_beams=2)
+    with pytest.raises(InputError, match="want an axis of the mesh that jax"):
+        search(tables, trie, None, num_beams=2, batch_axis="data")
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(InputError, match="1 requests do not divide"),
+    ):
+        search(tables, trie, None, num_beams=2, batch_axis="data")
     wide = [tables[0], jnp.zeros((1, 3, 4))]
     with pytest.raises(InputError, match="level 1: step gave logits"):
         search(wide, trie, None, num_beams=2)

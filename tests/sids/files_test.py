@@ -111,8 +111,22 @@ def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
         np.savez(tmp_path / "less.npz", **rest)
         with pytest.raises(InputError, match=r"less\.npz"):
             load_trie(tmp_path / "less.npz")
-    for name in ("tokens.2", "bounds.0"):
-        short = {key: each[:1] if key == name else each for key, each in arrays.items()}
-        np.savez(tmp_path / "short.npz", **short)
-        with pytest.raises(InputError, match="is damaged"):
-            load_trie(tmp_path / "short.npz")
+    for name in arrays:
+        if "." in name:
+            short = arrays[name][: len(arrays[name]) // 2]
+            for wrong in (short, arrays[name].astype(np.float32)):
+                np.savez(tmp_path / "wrong.npz", **{**arrays, name: wrong})
+                with pytest.raises(InputError, match="of the trie is damaged"):
+                    load_trie(tmp_path / "wrong.npz")
+    for name, wrong in {"codebook_sizes": (5, 200, 7), "max_slots": (5, 9, 9)}.items():
+        np.savez(tmp_path / "wrong.npz", **{**arrays, name: np.asarray(wrong)})
+        with pytest.raises(InputError, match="of the trie is damaged"):
+            load_trie(tmp_path / "wrong.npz")
+    for name, wrong in {
+        "tail": 1.0,
+        "codebook_sizes": "five",
+        "max_slots": (1,),
+    }.items():
+        np.savez(tmp_path / "wrong.npz", **{**arrays, name: np.asarray(wrong)})
+        with pytest.raises(InputError, match="is no trie"):
+            load_trie(tmp_path / "wrong.npz")
