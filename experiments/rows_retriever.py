@@ -5,8 +5,9 @@
 after `codes_tokenizer.py`. SASRec as in `retriever_sasrec_beauty.py`: a row for each of
 12,101 products (`atomic`), for each codeword (`sid`), or for hashed prefixes
 (`prefix`), as many rows as codewords: 2,048, 1,352, 605 and 97, the last 125 times
-fewer than products, as at Instacart. All are judged on validation baskets. Hardware: a
-CPU core, 11 minutes a variant. Results: experiments/README.md.
+fewer than products, as at Instacart (prefixes at the ends of that curve alone). All are
+judged on validation baskets. Hardware: a CPU core, 11 minutes a variant. Results:
+experiments/README.md.
 """
 
 from sid_jax import config as c
@@ -43,6 +44,7 @@ def get_variants() -> dict[str, c.RetrieverExperiment]:
     for rows in (2048, 1352, 605, 97):
         sid = c.SASRecConfig(transformer=SMALL, items="sid")
         variants[f"sid_{rows}"] = scorer(str(rows), sid, TOLD)
+    for rows in (2048, 97):
         prefix = c.SASRecConfig(transformer=SMALL, items="prefix", rows=rows // 4)
         variants[f"prefix_{rows}"] = scorer(str(rows), prefix, BLIND)
     return variants

@@ -137,7 +137,7 @@ def test_overrides_are_typed(capsys, tmp_path, experiment, words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "AttributeError"),
+        ("", "has no get_config()"),
         ("def get_config(: pass", "SyntaxError"),
         ("import nothing_of_that_name", "ModuleNotFoundError"),
         ("get_config = 1 / 0", "ZeroDivisionError"),

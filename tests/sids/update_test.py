@@ -12,7 +12,7 @@ from sid_jax.errors import InputError
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.predicate import allowed_leaves
 from sid_jax.sids.trie import build_trie
-from sid_jax.sids.update import make_room, update_trie
+from sid_jax.sids.update import make_room, refit_trie, update_trie
 
 SIZES = (4, 5, 6)
 ROOM = 3.0
@@ -62,9 +62,12 @@ def test_a_chain_of_updates_is_the_trie_of_what_is_there(tail, seed):
         assert found == [there, there]
         leaves = np.asarray(beams.leaves)[np.asarray(beams.valid)]
         assert sorted(leaves) == sorted([*range(len(there))] * 2)
-        # As in a trie that was built of them, leaf by leaf.
-        fresh = find_all(build_trie(np.asarray(sorted(there)), SIZES, tail=tail))[1]
-        chex.assert_trees_all_equal(beams, fresh)
+        # Array by array that of all of them at once.
+        shuffled = rng.permutation(np.asarray(sorted(there)))
+        chex.assert_trees_all_equal(trie, refit_trie(trie, shuffled))
+    # As in a trie that has no room, leaf by leaf.
+    fresh = find_all(build_trie(np.asarray(sorted(there)), SIZES, tail=tail))[1]
+    chex.assert_trees_all_equal(beams, fresh)
 
 
 def test_a_compiled_search_takes_the_next_version_and_its_allowances():
