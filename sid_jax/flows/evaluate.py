@@ -122,7 +122,7 @@ def evaluate_retriever(
         for view, figures in _judge(requests, items, leaf_of, top).items():
             values |= {f"{view}/{name}/{key}": value for key, value in figures.items()}
     values |= slice_answers(corpus, requests, lists)
-    values |= describe_answers(corpus, lists)
+    values |= describe_answers(corpus, lists, requests)
     if corpus.held is not None:
         alone = _answer_unseen(retriever, corpus, requests, plain, log)
         values |= judge_unseen(corpus, requests, lists, alone)

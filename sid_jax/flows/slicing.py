@@ -34,6 +34,7 @@ LISTS = {
     "tail": "share outside the fifth of the products that are bought most",
     "coverage": "share of the catalog that stands in any list",
 }
+_TAIL = ", tail"
 _HISTORY = (0, 1, 3, 5, 9, 17, 33)
 _POPULARITY = (0, 1, 5, 10, 20, 50, 100)
 _MOST_CATEGORIES = 8
@@ -58,8 +59,12 @@ def slice_answers(
     return values
 
 
-def describe_answers(corpus: Corpus, lists: Mapping[str, NDArray]) -> dict[str, float]:
-    """Figures of each system's lists of 10 products, `lists/SYSTEM/FIGURE`."""
+def describe_answers(
+    corpus: Corpus, lists: Mapping[str, NDArray], requests: Requests | None = None
+) -> dict[str, float]:
+    """Figures of each system's lists of 10 products, `lists/SYSTEM/FIGURE`; given their
+    requests, also of those that ask for a tail category, `lists/SYSTEM, tail/FIGURE`.
+    """
     catalog, values = corpus.catalog, {}
     told = {
         "categories": _numbers(catalog.categories),
@@ -67,9 +72,14 @@ def describe_answers(corpus: Corpus, lists: Mapping[str, NDArray]) -> dict[str, 
         "firsts": corpus.codes[:, 0],
         "tail": tail_items(corpus.bought),
     }
-    for system, items in lists.items():
-        for name, value in describe_lists(items[:, :K], **told).items():
-            values[f"lists/{system}/{name}"] = value
+    views = {"": lists}
+    if requests is not None:
+        asked = _ask_tail(corpus.bought, told["categories"], requests.targets)
+        views[_TAIL] = {system: items[asked] for system, items in lists.items()}
+    for view, parts in views.items():
+        for system, items in parts.items():
+            for name, value in describe_lists(items[:, :K], **told).items():
+                values[f"lists/{system}{view}/{name}"] = value
     return values
 
 
@@ -88,12 +98,18 @@ def slice_tables(values: Mapping[str, float], systems: tuple[str, ...]) -> list[
         )
         for kind, meaning in SLICES.items()
     ]
+    shown = [f"{system}{view}" for view in ("", _TAIL) for system in systems]
     rows = {
         system: {name: values[f"lists/{system}/{name}"] for name in LISTS}
-        for system in systems
+        for system in shown
+        if f"lists/{system}/entropy" in values
     }
     told = "; ".join(f"{name}: {meaning}" for name, meaning in LISTS.items())
-    lists = Table(title=f"Lists of {K}", rows=rows, note=f"{told}.", best="none")
+    told += (
+        ". Rows of the tail: lists of baskets that have a target whose category is "
+        "outside the fifth of the categories that are bought most."
+    )
+    lists = Table(title=f"Lists of {K}", rows=rows, note=told, best="none")
     return [*tables, lists]
 
 
@@ -159,6 +175,15 @@ def _bins(corpus: Corpus, requests: Requests) -> dict[str, tuple[NDArray, list[s
             [*(name.replace("/", " ") for name in kept), "other"],
         ),
     }
+
+
+def _ask_tail(bought: NDArray, kinds: NDArray, targets: NDArray) -> NDArray:
+    """Which requests have a target in a tail category."""
+    known = kinds >= 0
+    sums = np.bincount(kinds[known], bought[known]).astype(np.int64)
+    tail = np.append(tail_items(sums), False)  # the last: an unknown category
+    asks = (targets >= 0) & tail[kinds[np.maximum(targets, 0)]]
+    return np.any(asks, axis=1)
 
 
 def _names(values: Mapping[str, float], kind: str) -> list[str]:
