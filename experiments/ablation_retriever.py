@@ -53,8 +53,8 @@ def get_variants() -> dict[str, c.RetrieverExperiment]:
     }
     lengths = {"history_10": c.SequenceConfig(history=10, row=64)}
     lengths["history_20"] = c.SequenceConfig(history=20, row=64)
-    # One item learned a row: 64 a step rather than about 1,800, at over half the cost; a
-    # small decay puts the latest purchases last.
+    # One item learned a row: 64 a step rather than about 1,800, at over half the cost.
+    # A small decay puts the latest purchases last.
     windows = c.PromptConfig(history=50, basket=1, decay=0.5)
     return {
         "recipe": recipe,
