@@ -21,13 +21,12 @@ from pathlib import Path
 
 import numpy as np
 from jax.sharding import Mesh
+from temperature import load_test
 from turns import take_turns
 
 from sid_jax.data.pipeline import Requests
-from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
-from sid_jax.flows.corpus import Corpus
-from sid_jax.flows.retriever import choose_requests, load_retriever, searching
+from sid_jax.flows.retriever import searching
 from sid_jax.flows.speller import Speller
 from sid_jax.report.tables import format_rows
 from sid_jax.typing import Bool, NDArray
@@ -55,11 +54,7 @@ def measure(
       limit: requests; 0 takes all.
       repeats: of the timing, on at most 512 requests.
     """
-    retriever = load_retriever(folder)
-    if not isinstance(retriever, Speller):
-        raise InputError(f"{folder} scores items; name a retriever that spells")
-    corpus = Corpus.load(retriever.config, folder / "sids.parquet")
-    requests = choose_requests(retriever.config, corpus.data, corpus.test, limit)
+    retriever, _, requests = load_test(folder, limit)
     few = requests.take(np.arange(min(512, len(requests))))
     rows = {}
     for num_beams in beams:

@@ -20,7 +20,6 @@ an operation at a time (measured once).
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from train_step import find_peers
+from train_step import build_t5, find_peers, read_tokens
 from turns import take_turns
 
 from sid_jax.models.t5 import T5Config
@@ -131,39 +130,21 @@ class Peer:
     """
 
     def __init__(self, peers: dict[str, Any], setting: Setting):
-        self._torch, transformers = peers["torch"], peers["transformers"]
-        self._torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self._torch = peers["torch"]
         self._setting, self.masked = setting, False
         config, vocab = setting.config, setting.vocab
-        self._model = transformers.T5ForConditionalGeneration(
-            transformers.T5Config(
-                vocab_size=vocab.size,
-                d_model=config.width,
-                d_kv=config.head_width,
-                d_ff=config.mlp_width,
-                num_layers=config.depth,
-                num_decoder_layers=config.depth,
-                num_heads=config.num_heads,
-                feed_forward_proj="relu",
-                tie_word_embeddings=False,
-                decoder_start_token_id=BASKET,
-                pad_token_id=PAD,
-                eos_token_id=None,
-            )
-        ).eval()
+        told = {"decoder_start_token_id": BASKET, "pad_token_id": PAD}
+        model, device = build_t5(peers, config, vocab, **told, eos_token_id=None)
+        self._model = model.eval()
         # Transformers 5 ties the head to the input's vectors, whatever is asked for.
         self._model.lm_head = self._torch.nn.Linear(
             config.width, vocab.size, bias=False
         )
         weights = {k: self._torch.tensor(v) for k, v in t5_weights(setting).items()}
         self._model.load_state_dict(weights)
-        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self._model.to(device)
         self._model.lm_head.register_forward_hook(self._mask)
-        told = setting.prompts
-        rows = np.concatenate(
-            [told.retailers[:, None], told.history.reshape(len(told.retailers), -1)], 1
-        )
+        rows = read_tokens(setting.prompts)
         self._told = self._torch.tensor(rows, dtype=self._torch.long, device=device)
         tokens = setting.vocab.code_tokens(setting.sids)
         after: dict[tuple[int, ...], set[int]] = {}

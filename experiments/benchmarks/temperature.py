@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sid_jax.data.pipeline import Requests
 from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.flows.corpus import Corpus
@@ -28,15 +29,21 @@ from sid_jax.flows.speller import Speller
 from sid_jax.report.tables import format_rows
 
 
-def measure(
-    folder: Path, temperatures: Sequence[float], limit: int
-) -> dict[str, dict[str, float]]:
-    """Figures of lists at each temperature, for at most `limit` requests (0: all)."""
+def load_test(folder: Path, limit: int) -> tuple[Speller, Corpus, Requests]:
+    """A run that spells, its data, and at most `limit` test requests (0: all)."""
     retriever = load_retriever(folder)
     if not isinstance(retriever, Speller):
         raise InputError(f"{folder} scores items; name a retriever that spells")
     corpus = Corpus.load(retriever.config, folder / "sids.parquet")
     requests = choose_requests(retriever.config, corpus.data, corpus.test, limit)
+    return retriever, corpus, requests
+
+
+def measure(
+    folder: Path, temperatures: Sequence[float], limit: int
+) -> dict[str, dict[str, float]]:
+    """Figures of lists at each temperature, for at most `limit` requests (0: all)."""
+    retriever, corpus, requests = load_test(folder, limit)
     rows = {}
     for temperature in temperatures:
         answers = searching(retriever, temperature=temperature).retrieve(requests)

@@ -146,37 +146,57 @@ def count_targets(batch: Prompts | Sequences) -> int:
     return int((same & (batch.items[:, 1:] >= 0)).sum())
 
 
-def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
-    """A step of T5ForConditionalGeneration on the windows that TIGER reads."""
+def build_t5(
+    peers: dict[str, Any], config: T5Config, vocab: Vocab, **told: Any
+) -> tuple[Any, str]:
+    """Hugging Face's T5 of these sizes, and the device that it lies on: ours.
+
+    Args:
+      peers: PyTorch, which gets the cores that this process may use, and Transformers.
+      config: sizes.
+      vocab: token layout.
+      told: what else its configuration says.
+    """
     torch, transformers = peers["torch"], peers["transformers"]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("high")
-    torch.manual_seed(0)
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    vocab = Vocab(codebook_sizes=SIZES)
-    stream = prompt_stream(data, make_codes(), vocab, WINDOWS, rows, seed=0)
     model = transformers.T5ForConditionalGeneration(
         transformers.T5Config(
             vocab_size=vocab.size,
-            d_model=T5.width,
-            d_kv=T5.head_width,
-            d_ff=T5.mlp_width,
-            num_layers=T5.depth,
-            num_decoder_layers=T5.depth,
-            num_heads=T5.num_heads,
-            dropout_rate=T5.dropout,
+            d_model=config.width,
+            d_kv=config.head_width,
+            d_ff=config.mlp_width,
+            num_layers=config.depth,
+            num_decoder_layers=config.depth,
+            num_heads=config.num_heads,
+            dropout_rate=config.dropout,
             feed_forward_proj="relu",
             tie_word_embeddings=False,
-            decoder_start_token_id=0,
+            **told,
         )
-    ).to(device)
+    )
+    return model.to(device), device
+
+
+def read_tokens(prompts: Prompts) -> NDArray:
+    """What an encoder reads of prompts, `[B, 1 + S * L]`: the retailer, the history."""
+    history = prompts.history.reshape(len(prompts.history), -1)
+    return np.concatenate([prompts.retailers[:, None], history], axis=1)
+
+
+def their_side(peers: dict[str, Any], data: Interactions, rows: int) -> Side:
+    """A step of T5ForConditionalGeneration on the windows that TIGER reads."""
+    torch = peers["torch"]
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(0)
+    vocab = Vocab(codebook_sizes=SIZES)
+    stream = prompt_stream(data, make_codes(), vocab, WINDOWS, rows, seed=0)
+    model, device = build_t5(peers, T5, vocab, decoder_start_token_id=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     batches = []
     for step in range(4):
         batch = stream(step)
-        told = np.concatenate(
-            [batch.retailers[:, None], batch.history.reshape(rows, -1)], axis=1
-        )
+        told = read_tokens(batch)
         batches.append(
             {
                 "input_ids": torch.tensor(told, dtype=torch.long, device=device),

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -71,8 +70,7 @@ def export_retriever(
     size = batch_size or search.batch_size
     search = dataclasses.replace(search, batch_size=size)
     trie = make_room(retriever.trie, room) if room else retriever.trie
-    arrays, structure = jax.tree.flatten((retriever.params, trie))
-    program = _lower(retriever, trie, arrays, structure, size, platforms)
+    program = _lower(retriever, trie, size, platforms)
     manifest = {
         "format": serving.FORMAT,
         "sid_jax": __version__,
@@ -91,6 +89,7 @@ def export_retriever(
     with replacing(out) as temporary:
         temporary.mkdir()
         (temporary / serving.PROGRAM).write_bytes(program.serialize())
+        arrays = jax.tree.leaves((retriever.params, trie))
         np.savez(temporary / serving.ARRAYS, *map(np.asarray, arrays))
         write_catalog(temporary / serving.CATALOG, runs.read_catalog(folder))
         write_table(temporary / serving.SIDS, retriever.table)
@@ -110,14 +109,11 @@ def export_retriever(
 
 
 def _lower(
-    retriever: Speller,
-    trie: Trie,
-    arrays: list,
-    structure: Any,
-    size: int,
-    platforms: Sequence[str],
+    retriever: Speller, trie: Trie, size: int, platforms: Sequence[str]
 ) -> export.Exported:
+    """The program, which takes the leaves of parameters and trie first."""
     program = retriever.program()
+    arrays, structure = jax.tree.flatten((retriever.params, trie))
 
     def search(arrays, told, words, rows, key):
         params, trie = jax.tree.unflatten(structure, arrays)

@@ -106,7 +106,6 @@ class Artifact(Answerer):
                 "the SIDs are of another tokenizer: a retriever spells those that it "
                 "has learned"
             )
-        codes = table.codes()[table.rows(catalog.item_ids)]
         leaves = table.leaves()[table.rows(catalog.item_ids)]
         if not np.array_equal(index.leaves, leaves):
             raise InputError(
@@ -118,14 +117,14 @@ class Artifact(Answerer):
                 f"an index of {index.num_retailers} retailers, but the program knows "
                 f"{self.index.num_retailers}"
             )
-        wanted = None if self.vectors is None else (len(codes), self.vectors.shape[1])
+        wanted = None if self.vectors is None else (len(leaves), self.vectors.shape[1])
         if (None if vectors is None else vectors.shape) != wanted:
             raise InputError(f"vectors: want {wanted or 'none'}, one a catalog's item")
         trie = refit_trie(self.trie, table.sids)
         held = len(jax.tree.leaves(self.trie))
         return replace(
             self,
-            codes=codes,
+            codes=table.sids[leaves],
             table=table,
             index=index,
             vectors=vectors,
@@ -149,15 +148,13 @@ class Artifact(Answerer):
         if item_mask is not None and item_mask.ndim == 2:
             item_mask = item_mask[rows]
         allowed = self._allow(full, item_mask)
-        sets = np.arange(len(rows), dtype=np.int32)
-        sets = sets if allowed.rows is None else allowed.rows
         told = {
             name: each
             for name, each in vars(self._prompts(full)).items()
             if each is not None
         }
         data = jax.random.key_data(key)
-        found = self.program(self.arrays, told, list(allowed.words), sets, data)
+        found = self.program(self.arrays, told, list(allowed.words), allowed.rows, data)
         return Beams(**{name: each[:count] for name, each in found.items()})
 
     def _allow(
@@ -168,7 +165,8 @@ class Artifact(Answerer):
             return self._stores.take(stores, self.index.leaves_at)
         leaves = self.trie.num_leaves
         mask = self.index.allowed(requests.retailers, item_mask, leaves)
-        return self._lift(self.trie, mask)
+        own = np.arange(len(mask), dtype=np.int32)
+        return replace(self._lift(self.trie, mask), rows=own)
 
     @cached_property
     def _stores(self) -> AllowanceCache:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
 from sid_jax.sids.index import ItemIndex
-from sid_jax.sids.mapped import map_npz
+from sid_jax.sids.mapped import map_npz, save_npz
 from sid_jax.typing import NDArray
 
 _ARRAYS = ("leaves", "starts", "items", "sales")
@@ -21,8 +20,7 @@ def save_index(path: str | Path, index: ItemIndex) -> None:
     """Writes the arrays as an `.npz`."""
     arrays = {name: getattr(index, name) for name in _ARRAYS}
     arrays |= {f"{_COLUMN}{name}": each for name, each in index.columns.items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    save_npz(path, arrays)
 
 
 def load_index(path: str | Path, *, mapped: bool = False) -> ItemIndex:

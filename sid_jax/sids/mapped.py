@@ -1,4 +1,4 @@
-"""Arrays of an `.npz` as they lie in the file: pages are read when they are touched.
+"""Arrays in an `.npz`, and as they lie in it: pages are read when they are touched.
 
 Processes that map one file share its pages, and a file that is replaced by renaming
 another one over it stays as it was for those that have it.
@@ -6,20 +6,29 @@ another one over it stays as it was for those that have it.
 
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import ArrayLike
 
 from sid_jax.errors import InputError
+from sid_jax.files import replacing
 from sid_jax.typing import NDArray
 
 _HEADER = 30  # bytes of a ZIP member's header before its name
 
 
+def save_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Writes arrays by name, uncompressed; whole, or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
 def map_npz(path: str | Path) -> dict[str, NDArray]:
-    """Name -> array, read-only; of what `numpy.savez` wrote.
+    """Name -> array, read-only; of what `save_npz` or `numpy.savez` wrote.
 
     Contents are not checked: a file that may be damaged is better read with
     `numpy.load`, which compares checksums. One that is shortened in place while it is

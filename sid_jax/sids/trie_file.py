@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
-from sid_jax.sids.mapped import map_npz
+from sid_jax.sids.mapped import map_npz, save_npz
 from sid_jax.sids.trie import Trie, code_dtype
 
 _TOLD = ("codebook_sizes", "max_slots", "tail")
@@ -20,8 +19,7 @@ def save_trie(path: str | Path, trie: Trie) -> None:
     for name in ("tokens", "bounds"):
         for level, each in enumerate(getattr(trie, name)):
             arrays[f"{name}.{level}"] = each
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    save_npz(path, arrays)
 
 
 def load_trie(path: str | Path) -> Trie:

@@ -28,6 +28,11 @@ def make_room(trie: Trie, share: float) -> Trie:
     if not 0 <= share < math.inf:
         raise InputError(f"share={share} of room must be a number of at least 0")
     sizes = [_more(size, share) for size in trie_sizes(trie)]
+    if max(sizes) > np.iinfo(np.int32).max:
+        raise InputError(
+            f"share={share} of room makes {max(sizes):,} places, which int32 does not"
+            " number"
+        )
     most = [
         min(_more(most, share) + 2, size if level < trie.tail else sizes[-1])
         for level, (most, size) in enumerate(

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import chex
@@ -103,8 +104,8 @@ def test_tells_what_does_not_fit():
         update_trie(trie, none, sids)
     with pytest.raises(InputError, match="added SIDs have 2 levels, the trie 3"):
         update_trie(trie, none[:, :2], np.zeros((1, 2), int))
-    for share in (-1.0, np.inf, np.nan):
-        with pytest.raises(InputError, match="share="):
+    for share in (-1.0, np.inf, np.nan, 1e9):
+        with pytest.raises(InputError, match=re.escape(f"share={share}")):
             make_room(trie, float(share))
 
 
