@@ -264,7 +264,7 @@ def test_the_mixture_over_sids_that_exist(kind):
     np.testing.assert_allclose(beams.scores, found, atol=1e-4)
     # The decoder's own part, from what a decoder without the head would spell.
     many, count = append_all(prompts)
-    outputs = module.apply({"params": params}, many)
+    outputs = jax.jit(module.apply)({"params": params}, many)
     at = np.arange(len(count)), count
     shape = (len(REQUESTS), len(ALL_SIDS))
     logits = [np.asarray(each)[at].reshape(*shape, -1) for each in outputs.logits]
@@ -406,7 +406,7 @@ def test_every_position_of_a_packed_history_spells_what_its_prompt_spells(kind, 
     ]
     packed = pack(histories, rows=[[3, 1], [2, 0]], length=9)
     module, params = make_decoder(kind, repeat)
-    outputs = module.apply({"params": params}, packed)
+    outputs = jax.jit(module.apply)({"params": params}, packed)
     assert outputs.asks.sum() == sum(len(bought) for _, bought in histories)
     asked = [
         (member, n) for member in (3, 1, 2, 0) for n in range(len(histories[member][1]))
@@ -488,7 +488,8 @@ def test_inside_nnx_it_gives_what_linen_gives(kind):
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert "tokens" in params
     wanted = jax.jit(module.apply)({"params": params}, prompts)
-    chex.assert_trees_all_close(model(prompts), wanted, atol=1e-5)
+    found = nnx.jit(lambda model, prompts: model(prompts))(model, prompts)
+    chex.assert_trees_all_close(found, wanted, atol=1e-5)
 
 
 def test_a_store_is_no_item_to_point_at_however_short_sids_are():

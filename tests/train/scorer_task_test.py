@@ -62,9 +62,13 @@ def test_the_loss_is_what_its_definition_says(smoothing):
     params["bias"] += jnp.arange(ITEMS) / 7
     found, _ = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
     rows = jnp.asarray(task.rows)
-    outputs = task.module.apply({"params": params}, batch, rows)
-    scores = task.module.apply({"params": params}, outputs, rows, method="scores")
-    log_probs = np.asarray(jax.nn.log_softmax(scores))
+
+    @jax.jit
+    def score(params):
+        outputs = task.module.apply({"params": params}, batch, rows)
+        return task.module.apply({"params": params}, outputs, rows, method="scores")
+
+    log_probs = np.asarray(jax.nn.log_softmax(score(params)))
     terms = []
     for row in range(16):
         for at in range(11):
@@ -96,7 +100,9 @@ def test_many_negatives_estimate_the_softmax_over_the_catalog(kind):
     # The target is counted once for itself, and what is drawn stands for the others.
     np.testing.assert_allclose(found, wanted, rtol=0.01)
     gradients = [
-        jax.grad(lambda p, t=t: t.loss(p, {}, batch, jax.random.key(0))[0])(params)
+        jax.jit(jax.grad(lambda p, t=t: t.loss(p, {}, batch, jax.random.key(0))[0]))(
+            params
+        )
         for t in (whole, drawn)
     ]
     bias, other = (np.asarray(each["bias"]) for each in gradients)
