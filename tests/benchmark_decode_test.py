@@ -19,11 +19,13 @@ def test_a_row_tells_of_a_search_of_real_sids(load_benchmark):
     shape = 8, 3, 2, 5
     sids = benchmark.draw_sids(60, *shape[:2], "uniform")
     tables = jnp.zeros((3, 8, 8))
-    side = benchmark.our_side(sids, tables, shape)
-    codes = np.asarray(side.run())
+    free, held = benchmark.our_sides(sids, tables, shape)
+    some = {tuple(sid) for sid in np.asarray(held.run())[1].tolist()} - {(-1, -1, -1)}
+    assert some < {tuple(sid) for sid in sids.tolist()}
+    codes = np.asarray(free.run())
     assert codes.shape == (2, 5, 3)
     assert {tuple(sid) for sid in codes[0].tolist()} == {
         tuple(sid) for sid in sids[:5].tolist()
     }  # all are as likely: the first ones
     row = benchmark.measure({}, 60, "zipf", shape, 2)
-    assert row.startswith("3x8") and len(row.split()) == 8
+    assert row.startswith("3x8") and len(row.split()) == 9

@@ -11,7 +11,9 @@ each code before. Their answers are first seen to be the same, beam by beam, the
 take turns, in one order and then in the other; times are medians, a step each. A step
 holds what no search goes without: to look the logits up and to normalize them. `bare`
 does that alone, and the overhead is what a search adds to it. Bytes are those of all
-arrays of the index; STATIC's are its six, dense tables included.
+arrays of the index; STATIC's are its six, dense tables included. `held` is how many
+times as long a step of ours takes where each request is held to one of eight sets of an
+eighth of the SIDs, which STATIC cannot.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from turns import take_turns
 
+from sid_jax.sids.allowance import Allowances, lift
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.trie import build_trie, sorted_columns
 from sid_jax.typing import Array, NDArray
@@ -68,22 +71,32 @@ def draw_sids(count: int, size: int, levels: int, kind: str, seed: int = 0) -> N
     return np.stack(columns, axis=1).astype(np.int32)
 
 
-def our_side(sids: NDArray, tables: Array, shape: tuple[int, int, int, int]) -> Side:
+def our_sides(
+    sids: NDArray, tables: Array, shape: tuple[int, int, int, int]
+) -> tuple[Side, Side]:
+    """Ours, free and held to sets."""
     size, levels, batch, beams = shape
     began = time.perf_counter()
     trie = jax.block_until_ready(build_trie(sids, (size,) * levels))
     took = time.perf_counter() - began
+    draw = np.random.default_rng(2).integers
+    words = (8, -(-trie.num_leaves // 32))
+    eighth = np.bitwise_and.reduce(draw(0, 2**32, (3, *words), np.uint32))
+    held = Allowances(lift(trie, jnp.asarray(eighth)), jnp.arange(batch) % 8)
 
     def step(tables: Array, state: Array, codes: Array | None, level: int):
         codes = jnp.zeros((batch, 1), jnp.int32) if codes is None else codes
         return state, tables[level][codes]
 
     @jax.jit
-    def search(tables: Array, trie):
-        state = jnp.zeros((batch, 1))
-        return beam_search(step, tables, state, trie, num_beams=beams).codes
+    def search(tables: Array, trie, allowed):
+        told = tables, jnp.zeros((batch, 1)), trie
+        return beam_search(step, *told, num_beams=beams, allowed=allowed).codes
 
-    return Side(lambda: search(tables, trie), took, _bytes(trie))
+    return (
+        Side(lambda: search(tables, trie, None), took, _bytes(trie)),
+        Side(lambda: search(tables, trie, held), took, _bytes(held)),
+    )
 
 
 def static_side(
@@ -144,11 +157,12 @@ def measure(
     sids = draw_sids(count, size, levels, kind)
     draw = np.random.default_rng(1)
     tables = jnp.asarray(4 * draw.random((levels, size, size), np.float32))
-    sides = {"ours": our_side(sids, tables, shape), "bare": bare_side(tables, shape)}
+    ours, held = our_sides(sids, tables, shape)
+    sides = {"ours": ours, "held": held, "bare": bare_side(tables, shape)}
     if static:
         sides["static"] = static_side(static, sids, tables, shape)
-        ours, theirs = (np.asarray(sides[each].run()) for each in ("ours", "static"))
-        if (ours != theirs).any():
+        found = [np.asarray(sides[each].run()) for each in ("ours", "static")]
+        if (found[0] != found[1]).any():
             raise SystemExit(f"{count:.0e} {kind} {shape}: the beams differ")
     turns = {
         name: lambda side=side: jax.block_until_ready(side.run())
@@ -158,6 +172,7 @@ def measure(
     step = {name: 1e3 * took / levels for name, took in wall.items()}
     over = {name: took - step["bare"] for name, took in step.items()}
     row = f"{levels}x{size:<5}{kind:9}{len(sids):<11,}{step['bare']:7.3f}"
+    row += f"{step['held'] / step['ours']:7.2f}"
     for name in ("ours", "static"):
         if name in sides:
             side = sides[name]
@@ -194,7 +209,7 @@ def main() -> None:
     static = find_static(given.static)
     print(f"on {jax.devices()[0].device_kind}; ms a step, s to build, bytes a SID")
     head = (
-        f"{'SIDs':16}{'':9}{'bare':>7}"
+        f"{'SIDs':16}{'':9}{'bare':>7}{'held':>7}"
         + f"{'ours':>9}{'over':>8}{'build':>8}{'bytes':>8}"
     )
     if static:

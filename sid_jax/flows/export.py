@@ -79,6 +79,7 @@ def export_retriever(
         "sizes": list(trie.codebook_sizes),
         "max_slots": list(trie.max_slots),
         "bounds": len(trie.bounds),
+        "dense": trie.dense,
         "prompts": to_plain(retriever.told),
         "search": to_plain(search),
         "seed": retriever.seed,

@@ -233,6 +233,7 @@ def load_artifact(folder: str | Path, *, mapped: bool = False) -> Artifact:
             bounds=tuple(arrays[-bounds:]),
             codebook_sizes=sizes,
             max_slots=slots,
+            dense=int(manifest["dense"]),
         )
         told = from_plain(PromptConfig | SequenceConfig, manifest["prompts"], "prompts")
         search = from_plain(SearchConfig, manifest["search"], "search")

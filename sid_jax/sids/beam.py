@@ -28,7 +28,7 @@ from sid_jax.sids.allowance import (
     check_allowances,
 )
 from sid_jax.sids.scoring import Softmax
-from sid_jax.sids.trie import Trie, child_slots, enter
+from sid_jax.sids.trie import Trie, child_slots, enter, score_slots
 from sid_jax.typing import Array, Bool, Float, Key, PyTree, typed
 
 _BLOCK = 16  # values whose best one stands for them at first
@@ -153,7 +153,8 @@ def beam_search(
             alive = exists & allowed_slots(allowed, *told)
         over = {"codes": None, "existing": exists, "allowed": alive}[softmax]
         logits = logits.astype(jnp.float32) / temperature
-        gains = _gains(logits, tokens, alive, over, axis if level == 0 else None)
+        slots = score_slots(trie, level, logits, tokens)
+        gains = _gains(logits, slots, alive, over, axis if level == 0 else None)
         candidates = raised = likely[..., None] + gains
         if key is not None:
             raised = _raise(jax.random.fold_in(key, level), candidates, scores)
@@ -162,16 +163,16 @@ def beam_search(
         )
         width = min(num_beams, candidates.shape[1])
         scores, chosen = _rank(raised, width, batch_axis)
-        if axis is not None:
-            scores = _best_of_all(scores, num_beams, axis)
         is_inner = level + 1 < trie.num_levels
         if is_inner:
             # Ties: top_k prefers the lower position. Kept in the order of positions,
             # living beams are in the order of nodes (by induction: parents are, and
             # slots ascend), so the lower position is the lower node, and at the last
             # level, whose answer stays in the order of scores, the lower leaf.
-            order = jnp.argsort(chosen, axis=1)
-            chosen, scores = (_flat_take(each, order) for each in (chosen, scores))
+            chosen = jnp.sort(chosen, axis=1)
+            scores = _flat_take(raised, chosen)
+        if axis is not None:
+            scores = _best_of_all(scores, num_beams, axis)
         likely = _flat_take(candidates, chosen)
         likely = jnp.where(scores > -jnp.inf, likely, -jnp.inf)
         parents = chosen // trie.max_slots[level]
@@ -203,13 +204,13 @@ def _check_batch(
 
 
 def _gains(
-    logits: Array, tokens: Array, alive: Array, over: Array | None, axis: str | None
+    logits: Array, slots: Array, alive: Array, over: Array | None, axis: str | None
 ) -> Array:
     """Log-probabilities of the child slots; -inf where none is alive.
 
-    The softmax is over all codes, or over the slots `over`, along `axis` if given.
+    The softmax is over all codes (`logits`), or over the slots `over`, along `axis` if
+    given.
     """
-    slots = jnp.take_along_axis(logits, tokens, axis=2)
     if over is not None:
         logits = jnp.where(over, slots, -jnp.inf)
     total = jax.nn.logsumexp(logits, axis=2, keepdims=True)

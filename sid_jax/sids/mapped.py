@@ -19,12 +19,21 @@ from sid_jax.files import replacing
 from sid_jax.typing import NDArray
 
 _HEADER = 30  # bytes of a ZIP member's header before its name
+_ZIP64 = 20  # bytes of its sizes, after the extra fields
+_ALIGN = 64  # bytes, as in `numpy.save`: reading an array across them is slower
+_PADDING = 0xD935  # the extra field that aligns; no reader looks into it
 
 
 def save_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
-    """Writes arrays by name, uncompressed; whole, or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    """Writes arrays by name, uncompressed and aligned; whole, or not at all."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            told = _HEADER + len(info.filename.encode()) + 4 + _ZIP64
+            fill = -(file.start_dir + told) % _ALIGN
+            info.extra = struct.pack("<HH", _PADDING, fill) + bytes(fill)
+            with file.open(info, "w", force_zip64=True) as member:
+                npy.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def map_npz(path: str | Path) -> dict[str, NDArray]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from sid_jax.sids.trie import Trie, child_slots, descend
+from sid_jax.sids.trie import Trie, child_slots, descend, score_slots
 from sid_jax.typing import Array, Float, Int, PyTree, typed
 
 Softmax = Literal["codes", "existing", "allowed"]
@@ -49,7 +49,7 @@ def code_gains(
             means.append(every.mean(axis=-1))
             continue
         _, tokens, exists = child_slots(trie, level, nodes)
-        slots = jnp.take_along_axis(scores, tokens, axis=-1)
+        slots = score_slots(trie, level, scores, tokens)
         total = jax.nn.logsumexp(slots, axis=-1, where=exists)
         hit = (tokens == code[..., None]) & exists
         left |= ~hit.any(axis=-1)

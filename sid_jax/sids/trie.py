@@ -2,11 +2,14 @@
 
 Rows are sorted, so the children of a node are consecutive, and a node is where they
 stand: a range of the places of its level. There is no next-state column (compare
-STATIC, arXiv 2602.22647, whose edges carry one). From the level `tail` on, where few
-SIDs share a prefix, there are no nodes either: places are the rows of the sorted SID
-table, and a child is a run of rows with one code. A leaf's id is its row.
+STATIC, arXiv 2602.22647, whose edges carry one). The first levels, where most codes
+follow any prefix, are dense: a node has a place for every code, and no code is looked
+up. From the level `tail` on, where few SIDs share a prefix, there are no nodes: places
+are the rows of the sorted SID table, and a child is a run of rows with one code. A
+leaf's id is its row.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +21,7 @@ from sid_jax.errors import InputError
 from sid_jax.typing import Array, Bool, Int, NDArray, Shaped, UInt, typed
 
 _FEW = 16  # rows that a node may hold without any gain in reading its children apart
+_FULL = 0.5  # of a dense level's places, the share that holds a child at least
 
 
 @jax.tree_util.register_dataclass
@@ -29,17 +33,20 @@ class Trie:
 
     Attributes:
       tokens: a level, the code of each place, in the smallest of uint8, uint16 and
-        int32 that fits, and `max_slots` zeros, so that any node's are one slice.
+        int32 that fits, and `max_slots` zeros, so that any node's are one slice. A
+        place of a dense level that holds no child has another code than its own.
       bounds: for each level up to `tail`, int32; the children of node i of depth l
         stand at the places `bounds[l][i] : bounds[l][i + 1]`.
       codebook_sizes: codes a level.
       max_slots: a level, the most places of one node.
+      dense: the number of first levels of which each node has a place for each code.
     """
 
     tokens: tuple[Array, ...]
     bounds: tuple[Array, ...]
     codebook_sizes: tuple[int, ...] = field(metadata={"static": True})
     max_slots: tuple[int, ...] = field(metadata={"static": True})
+    dense: int = field(default=0, metadata={"static": True})
 
     @property
     def num_levels(self) -> int:
@@ -88,10 +95,13 @@ def child_slots(
       Places; their codes; and which of them hold a child: the first place of each run
       of one code, before the node's end. Codes ascend.
     """
-    places = nodes.first[..., None] + jnp.arange(trie.max_slots[level])
+    slots = jnp.arange(trie.max_slots[level])
+    places = nodes.first[..., None] + slots
     codes = windows(trie.tokens[level], nodes.first, trie.max_slots[level])
     codes = codes.astype(jnp.int32)
     exists = places < nodes.end[..., None]
+    if level < trie.dense:
+        return places, jnp.broadcast_to(slots, places.shape), exists & (codes == slots)
     if level >= trie.tail:
         exists = exists.at[..., 1:].min(codes[..., 1:] != codes[..., :-1])
     return places, codes, exists
@@ -130,6 +140,16 @@ def windows(
 
 
 @typed
+def score_slots(
+    trie: Trie, level: int, scores: Shaped[Array, "*b K"], codes: Int[Array, "*b C"]
+) -> Shaped[Array, "*b C"]:
+    """Scores of a level's codes -> those of the slots that `child_slots` tells."""
+    if level < trie.dense:
+        return scores
+    return jnp.take_along_axis(scores, codes, axis=-1)
+
+
+@typed
 def descend(
     trie: Trie, level: int, nodes: Nodes, codes: Int[Array, "*b"]
 ) -> tuple[Nodes, Bool[Array, "*b"]]:
@@ -148,6 +168,8 @@ def descend(
 def existing_codes(trie: Trie, level: int, nodes: Nodes) -> Bool[Array, "*b K"]:
     """Which codes of a level follow nodes of depth `level`."""
     _, tokens, exists = child_slots(trie, level, nodes)
+    if level < trie.dense:
+        return exists
     slots = tokens.shape[-1]
     tokens, exists = tokens.reshape(-1, slots), exists.reshape(-1, slots)
     none = jnp.zeros((len(tokens), trie.codebook_sizes[level]), bool)
@@ -181,6 +203,7 @@ def build_trie(
     codebook_sizes: tuple[int, ...],
     *,
     tail: int | None = None,
+    dense: int | None = None,
 ) -> Trie:
     """Builds the trie of SIDs in any order, duplicates welcome.
 
@@ -189,6 +212,8 @@ def build_trie(
       codebook_sizes: codes a level.
       tail: the first level whose places are leaves; by default the first one from which
         on a node has 16 leaves at most, or twice as many leaves as children.
+      dense: levels of which each node has a place for each code, before the tail; by
+        default those first ones of which half of the places or more hold a child.
 
     Raises:
       InputError: no SIDs, another number of levels, a code outside its codebook, or no
@@ -202,11 +227,14 @@ def build_trie(
         sids[order, level].astype(code_dtype(size))
         for level, size in enumerate(codebook_sizes)
     ]
-    return trie_of_columns(columns, codebook_sizes, tail)
+    return trie_of_columns(columns, codebook_sizes, tail, dense)
 
 
 def trie_of_columns(
-    columns: Sequence[NDArray], codebook_sizes: tuple[int, ...], tail: int | None = None
+    columns: Sequence[NDArray],
+    codebook_sizes: tuple[int, ...],
+    tail: int | None = None,
+    dense: int | None = None,
 ) -> Trie:
     """The trie of sorted SIDs, each once, from their codes a level.
 
@@ -234,6 +262,15 @@ def trie_of_columns(
             tail -= 1
     if not 0 <= tail < num_levels:
         raise InputError(f"tail={tail} is no level of SIDs of {num_levels} levels")
+    # Places of a level, were it and those before it dense; exact, so never overflown.
+    full = [math.prod(codebook_sizes[: level + 1]) for level in range(tail)]
+    if dense is None:
+        dense = 0
+        while dense < tail and len(first[dense + 1]) >= _FULL * full[dense]:
+            dense += 1
+    if not 0 <= dense <= tail or (dense and full[dense - 1] > np.iinfo(np.int32).max):
+        raise InputError(f"dense={dense} of SIDs whose tail begins at level {tail}")
+
     bounds = [bounds_of(level) for level in range(tail)]
     most = [int(np.diff(each).max()) for each in bounds] + leaves[tail:]
     bounds.append(np.append(first[tail], count))
@@ -241,6 +278,19 @@ def trie_of_columns(
         column[starts[level + 1]] if level < tail else column
         for level, column in enumerate(columns)
     ]
+    nodes = np.zeros(1, np.int64)  # of the dense level's depth, by their codes
+    for level, size in zip(range(dense), codebook_sizes, strict=False):
+        nodes = np.repeat(nodes, np.diff(bounds[level])) * size + tokens[level]
+        own = np.tile(np.arange(size, dtype=tokens[level].dtype), full[level] // size)
+        none = (own == 0).astype(own.dtype)  # another code than a place's own
+        none[nodes] = own[nodes]
+        tokens[level], most[level] = none, size
+        bounds[level] = np.arange(0, full[level] + 1, size)
+    if dense:
+        # Of the first level that is not dense; nodes that are not there have no child.
+        counts = np.zeros(full[dense - 1], np.int64)
+        counts[nodes] = np.diff(bounds[dense])
+        bounds[dense] = np.append(0, np.cumsum(counts))
     return Trie(
         tokens=tuple(
             jnp.asarray(np.pad(codes, (0, slots)))
@@ -249,6 +299,7 @@ def trie_of_columns(
         bounds=tuple(jnp.asarray(each.astype(np.int32)) for each in bounds),
         codebook_sizes=codebook_sizes,
         max_slots=tuple(most),
+        dense=dense,
     )
 
 

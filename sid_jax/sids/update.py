@@ -27,7 +27,10 @@ def make_room(trie: Trie, share: float) -> Trie:
     """
     if not 0 <= share < math.inf:
         raise InputError(f"share={share} of room must be a number of at least 0")
-    sizes = [_more(size, share) for size in trie_sizes(trie)]
+    sizes = [
+        size if level < trie.dense else _more(size, share)
+        for level, size in enumerate(trie_sizes(trie))
+    ]
     if max(sizes) > np.iinfo(np.int32).max:
         raise InputError(
             f"share={share} of room makes {max(sizes):,} places, which int32 does not"
@@ -95,7 +98,7 @@ def update_trie(
         columns = [old[keep] for old in columns]
     if not len(columns[0]):
         raise InputError("no SID is left")
-    fresh = trie_of_columns(columns, trie.codebook_sizes, trie.tail)
+    fresh = trie_of_columns(columns, trie.codebook_sizes, trie.tail, trie.dense)
     return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 
@@ -107,7 +110,8 @@ def refit_trie(trie: Trie, sids: Int[NDArray, "U L"]) -> Trie:
       InputError: no SIDs, another number of levels, a code outside its codebook, or no
         room.
     """
-    fresh = build_trie(sids, trie.codebook_sizes, tail=trie.tail)
+    kept = {"tail": trie.tail, "dense": trie.dense}
+    fresh = build_trie(sids, trie.codebook_sizes, **kept)
     return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 

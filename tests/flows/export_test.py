@@ -96,15 +96,22 @@ def test_a_batch_is_answered_as_by_the_live_one(world, exported, mask):
     )
 
 
-def test_what_is_owned_is_left_out_there_too(world, tmp_path):
+@pytest.mark.parametrize(
+    "told", [{"owned": False}, {"likeness": 3.0, "owned": False}, {"temperature": 0.7}]
+)
+def test_it_searches_as_the_run_does(world, tmp_path, told):
     folder = world.copy("retriever", tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
-    config["search"]["owned"] = False
+    config["search"] |= told
     (folder / "config.json").write_text(json.dumps(config))
-    export_retriever(folder, tmp_path / "served", platforms=["cpu"], batch_size=2)
+    vectors = np.random.default_rng(3).normal(size=(60, 5)).astype(np.float16)
+    np.save(folder / "item_vectors.npy", vectors)
+    # What is drawn hangs on the batch.
+    size = 8 if "temperature" in told else 2
+    export_retriever(folder, tmp_path / "served", platforms=["cpu"], batch_size=size)
     found, history = compare(folder, tmp_path / "served", mask=False)
     for row, old in zip(found.items.tolist(), history.tolist(), strict=True):
-        assert not set(row) & (set(old) - {-1})
+        assert "owned" not in told or not set(row) & (set(old) - {-1})
 
 
 def test_the_command_writes_and_answers(world, tmp_path, capsys):

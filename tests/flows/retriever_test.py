@@ -14,7 +14,9 @@ from sid_jax.errors import InputError
 from sid_jax.evals.ranking import mean, ranking_metrics
 from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.encoding import Tokenizer
+from sid_jax.flows.export import export_retriever
 from sid_jax.flows.retriever import choose_requests, load_retriever
+from sid_jax.flows.serving import load_artifact
 from sid_jax.sids.beam import Beams
 from sid_jax.sids.table import read_table, write_table
 
@@ -292,6 +294,16 @@ def get_config():
     told = retriever.score(requests, items)
     nothing = replace(requests, owned_counts=0 * requests.owned_counts)
     assert (np.abs(told - retriever.score(nothing, items)) > 1e-5).all()
+    # The vector is made and told where it is served, too.
+    export_retriever(folder, tmp_path / "served", platforms=["cpu"], batch_size=8)
+    pairs = zip(
+        load_artifact(tmp_path / "served").retrieve(requests),
+        retriever.retrieve(requests),
+        strict=True,
+    )
+    for (found, _), (products, _) in pairs:
+        np.testing.assert_array_equal(found.items, products.items)
+        np.testing.assert_allclose(found.scores, products.scores, rtol=1e-4)
     kept = np.load(folder / "item_vectors.npy")
     wanted = Tokenizer.load(world.tokenizer).recipe.encode(corpus.catalog)
     np.testing.assert_allclose(kept, wanted, atol=2e-3)

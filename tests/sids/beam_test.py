@@ -16,21 +16,24 @@ from sid_jax.sids.beam import beam_search
 from sid_jax.sids.scoring import Softmax
 from sid_jax.sids.trie import build_trie
 
-# Codebook sizes, SIDs drawn, beams, and the trie's tail. A search compiles for each;
-# hypothesis draws what is in the arrays: the trie's codes, the logits, the allowances.
+# Codebook sizes, SIDs drawn, beams, the trie's tail and its dense levels. A search
+# compiles for each; hypothesis draws what is in the arrays: the trie's codes, the
+# logits, the allowances.
 SHAPES = [
-    ((3, 4, 2), 40, 5, 0),
-    ((3, 4, 2), 40, 5, 2),
-    ((2, 2, 2, 2), 9, 3, 1),
-    ((4, 1, 5), 8, 30, 1),
-    ((7,), 4, 2, 0),
-    ((7,), 1, 3, 0),
-    ((1, 6, 6), 20, 1, 2),
-    ((5, 5), 18, 8, 0),
-    ((9, 9), 200, 6, 0),  # more leaves than a word of the packed allowance holds
-    ((9, 9), 200, 6, 1),
+    ((3, 4, 2), 40, 5, 0, 0),
+    ((3, 4, 2), 40, 5, 2, 1),
+    ((2, 2, 2, 2), 9, 3, 1, 1),
+    ((4, 1, 5), 8, 30, 1, 0),
+    ((7,), 4, 2, 0, 0),
+    ((7,), 1, 3, 0, 0),
+    ((1, 6, 6), 20, 1, 2, 2),
+    ((5, 5), 18, 8, 0, 0),
+    # More leaves than a word of the packed allowance holds.
+    ((9, 9), 200, 6, 0, 0),
+    ((9, 9), 200, 6, 1, 0),
+    ((9, 9), 30, 6, 1, 1),
 ]
-WIDE = [((3, 4, 2), 40, 30, 1), ((4, 1, 5), 8, 12, 0)]
+WIDE = [((3, 4, 2), 40, 30, 1, 0), ((3, 4, 2), 12, 30, 2, 2), ((4, 1, 5), 8, 12, 0, 0)]
 SHARES = np.asarray([1.0, 0.6, 0.2, 0.0])  # of leaves allowed, a request
 
 
@@ -136,12 +139,12 @@ def assert_fillers_marked(beams):
 @settings(deadline=None, max_examples=50)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32 - 1))
 def test_equals_a_plain_beam_search_ties_included(shape, seed):
-    sizes, count, num_beams, tail = shape
+    sizes, count, num_beams, tail, dense = shape
     rng = np.random.default_rng(seed)
     sids = random_sids(rng, sizes, count)
     tables = grid_tables(rng, len(SHARES), sizes)
     allowed = rng.random((len(SHARES), len(sids))) < SHARES[:, None]
-    trie = build_trie(rng.permutation(sids), sizes, tail=tail)
+    trie = build_trie(rng.permutation(sids), sizes, tail=tail, dense=dense)
     beams = jax.device_get(search(tables, trie, allowed, num_beams=num_beams))
     chex.assert_shape(beams.codes, (len(SHARES), num_beams, len(sizes)))
     chex.assert_type([beams.codes, beams.leaves, beams.scores], [int, int, float])
@@ -165,13 +168,13 @@ def test_equals_a_plain_beam_search_ties_included(shape, seed):
     st.integers(0, 2**32 - 1),
 )
 def test_a_wide_beam_equals_scoring_every_sid(shape, softmax, seed):
-    sizes, count, num_beams, tail = shape
+    sizes, count, num_beams, tail, dense = shape
     rng = np.random.default_rng(seed)
     sids = random_sids(rng, sizes, count)
     assert num_beams > len(sids)
     tables = normal_tables(rng, len(SHARES), sizes)
     allowed = rng.random((len(SHARES), len(sids))) < SHARES[:, None]
-    trie = build_trie(sids, sizes, tail=tail)
+    trie = build_trie(sids, sizes, tail=tail, dense=dense)
     beams = jax.device_get(
         search(tables, trie, allowed, num_beams=num_beams, softmax=softmax)
     )
@@ -192,7 +195,7 @@ def test_a_wide_beam_equals_scoring_every_sid(shape, softmax, seed):
 
 def test_no_allowance_is_all_allowed():
     rng = np.random.default_rng(0)
-    sizes, count, num_beams, _ = SHAPES[0]
+    sizes, count, num_beams, *_ = SHAPES[0]
     sids = random_sids(rng, sizes, count)
     tables, trie = normal_tables(rng, 2, sizes), build_trie(sids, sizes)
     free = search(tables, trie, None, num_beams=num_beams)

@@ -11,7 +11,7 @@ from sid_jax.errors import InputError
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.index import build_index
 from sid_jax.sids.index_file import load_index, save_index
-from sid_jax.sids.mapped import map_npz
+from sid_jax.sids.mapped import map_npz, save_npz
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.trie_file import load_trie, save_trie
 from sid_jax.sids.update import make_room
@@ -21,9 +21,9 @@ SIDS = np.random.default_rng(0).integers(0, SIZES, (200, 3))
 
 
 @pytest.mark.parametrize("room", [0.0, 0.5])
-@pytest.mark.parametrize("tail", [0, 1, 2])
-def test_a_trie_comes_back_and_is_searched_from_its_file(tmp_path, tail, room):
-    trie = build_trie(SIDS, SIZES, tail=tail)
+@pytest.mark.parametrize(("tail", "dense"), [(0, 0), (1, 0), (2, 1), (2, 2)])
+def test_a_trie_comes_back_and_is_searched_from_its_file(tmp_path, tail, dense, room):
+    trie = build_trie(SIDS, SIZES, tail=tail, dense=dense)
     trie = make_room(trie, room) if room else trie
     save_trie(tmp_path / "trie.npz", trie)
     loaded = load_trie(tmp_path / "trie.npz")
@@ -70,12 +70,16 @@ def test_any_array_is_mapped_as_it_was_written(tmp_path):
         "flags": np.asarray([True, False]),
     }
     np.savez(tmp_path / "a.npz", **arrays)
-    found = map_npz(tmp_path / "a.npz")
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].dtype == array.dtype
-        assert not found[name].size or not found[name].flags.writeable
+    save_npz(tmp_path / "b.npz", arrays)
+    for path in (tmp_path / "a.npz", tmp_path / "b.npz"):
+        found, read = map_npz(path), np.load(path, allow_pickle=False)
+        assert found.keys() == arrays.keys() == set(read)
+        for name, array in arrays.items():
+            for each in (found[name], read[name]):
+                np.testing.assert_array_equal(each, array)
+                assert each.dtype == array.dtype
+            assert not found[name].size or not found[name].flags.writeable
+    assert all(not each.ctypes.data % 64 for each in found.values() if each.size)
 
 
 def test_other_files_are_refused_by_name(tmp_path):
@@ -104,7 +108,7 @@ def test_other_files_are_refused_by_name(tmp_path):
 
 def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
     path = tmp_path / "trie.npz"
-    save_trie(path, build_trie(SIDS, SIZES))
+    save_trie(path, build_trie(SIDS, SIZES, tail=2, dense=1))
     arrays = map_npz(path)
     for name in arrays:
         rest = {key: each for key, each in arrays.items() if key != name}
@@ -116,14 +120,19 @@ def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
             short = arrays[name][: len(arrays[name]) // 2]
             for wrong in (short, arrays[name].astype(np.float32)):
                 np.savez(tmp_path / "wrong.npz", **{**arrays, name: wrong})
-                with pytest.raises(InputError, match="of the trie is damaged"):
+                with pytest.raises(InputError, match=r"of the trie (is|are) damaged"):
                     load_trie(tmp_path / "wrong.npz")
-    for name, wrong in {"codebook_sizes": (5, 200, 7), "max_slots": (5, 9, 9)}.items():
+    for name, wrong in {
+        "codebook_sizes": (5, 200, 7),
+        "max_slots": (5, 9, 9),
+        "dense": 2,
+    }.items():
         np.savez(tmp_path / "wrong.npz", **{**arrays, name: np.asarray(wrong)})
-        with pytest.raises(InputError, match="of the trie is damaged"):
+        with pytest.raises(InputError, match=r"of the trie (is|are) damaged"):
             load_trie(tmp_path / "wrong.npz")
     for name, wrong in {
         "tail": 1.0,
+        "dense": (1, 1),
         "codebook_sizes": "five",
         "max_slots": (1,),
     }.items():

@@ -30,14 +30,25 @@ def _spell(trie) -> np.ndarray:
     for level, bounds in enumerate(trie.bounds):
         degrees = np.diff(bounds)
         assert bounds[0] == 0 and bounds[-1] == trie.num_places(level)
-        assert (degrees > 0).all() and degrees.max() == trie.max_slots[level]
+        assert degrees.max() == trie.max_slots[level]
+        assert (degrees > 0).all() or 0 < level == trie.dense
         paths = np.repeat(paths, degrees, axis=0)
         if level < trie.tail:
             codes = np.asarray(trie.tokens[level])[: trie.num_places(level)]
+            if level < trie.dense:  # what is nobody's place says another code
+                own = np.arange(len(codes)) % trie.codebook_sizes[level]
+                below = np.diff(first_leaves(trie)[level])
+                assert ((codes == own) == (below > 0)).all()
+                codes = own
             paths = np.concatenate([paths, codes[:, None]], axis=1)
     count = trie.num_leaves
     columns = [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
     return np.concatenate([paths, np.stack(columns, axis=1)], axis=1)
+
+
+def _draw_trie(data, rows, sizes):
+    tail = data.draw(st.integers(0, len(sizes) - 1), "tail")
+    return build_trie(rows, sizes, tail=tail, dense=data.draw(st.integers(0, tail)))
 
 
 def _walk(trie, prefix):
@@ -54,7 +65,7 @@ def _walk(trie, prefix):
 def test_nodes_tell_their_children(drawn, data):
     """Slots, the codes that exist, and where each leads, against sets of prefixes."""
     rows, sizes = drawn
-    trie = build_trie(rows, sizes, tail=data.draw(st.integers(0, len(sizes) - 1)))
+    trie = _draw_trie(data, rows, sizes)
     leaves = [tuple(sid) for sid in np.unique(rows, axis=0).tolist()]
     for level, size in enumerate(sizes):
         for prefix in {sid[:level] for sid in leaves}:
@@ -77,11 +88,14 @@ def test_nodes_tell_their_children(drawn, data):
 @given(sid_rows(max_levels=4), st.data())
 def test_places_lead_to_their_first_leaves(drawn, data):
     rows, sizes = drawn
-    trie = build_trie(rows, sizes, tail=data.draw(st.integers(0, len(sizes) - 1)))
+    trie = _draw_trie(data, rows, sizes)
     leaves = np.unique(rows, axis=0)
     for level, first in enumerate(first_leaves(trie)):
-        _, wanted = np.unique(leaves[:, : level + 1], axis=0, return_index=True)
-        assert first.tolist() == [*wanted.tolist(), len(leaves)]
+        heads, wanted = np.unique(leaves[:, : level + 1], axis=0, return_index=True)
+        assert sorted({*first.tolist()}) == [*wanted.tolist(), len(leaves)]
+        if level < trie.dense:
+            places = np.ravel_multi_index(heads.T, sizes[: level + 1])
+            assert first[places].tolist() == wanted.tolist()
 
 
 @settings(deadline=None, max_examples=50)
@@ -91,8 +105,9 @@ def test_a_trie_spells_the_sorted_unique_sids(drawn, random):
     trie = build_trie(rows, sizes)
     np.testing.assert_array_equal(_spell(trie), np.unique(rows, axis=0))
     for tail in range(len(sizes)):
-        forced = build_trie(rows, sizes, tail=tail)
-        assert forced.tail == tail
+        dense = random.randint(0, tail)
+        forced = build_trie(rows, sizes, tail=tail, dense=dense)
+        assert (forced.tail, forced.dense) == (tail, dense)
         np.testing.assert_array_equal(_spell(forced), _spell(trie))
     assert trie.num_leaves == len(np.unique(rows, axis=0))
     assert trie.num_levels == len(sizes)
@@ -131,6 +146,24 @@ def test_rows_of_few_sids_a_prefix_have_no_nodes():
     crowd = np.asarray([[0, 0, code, last] for code in range(9) for last in range(60)])
     crowded = build_trie(np.concatenate([sids, crowd]), (64,) * 4)
     assert crowded.tail == 3
+
+
+def test_levels_of_which_most_codes_exist_are_dense():
+    rng = np.random.default_rng(0)
+    sizes = (32,) * 4
+    rows = rng.integers(0, 32, (20_000, 4))
+    trie = build_trie(rows, sizes)
+    assert (trie.tail, trie.dense) == (2, 2)  # all pairs of codes, nearly
+    assert trie.max_slots[:2] == (32, 32) and trie.num_places(1) == 1024
+    rows[:, 1] %= 10
+    assert build_trie(rows, sizes).dense == 1
+    rows[:, 0] %= 10
+    assert build_trie(rows, sizes).dense == 0
+    for dense in (-1, 3):
+        with pytest.raises(InputError, match=f"dense={dense} of SIDs whose tail"):
+            build_trie(rows, sizes, tail=2, dense=dense)
+    with pytest.raises(InputError, match="dense=2"):  # 2 ** 40 places
+        build_trie(rows[:, :3], (2**20,) * 3, tail=2, dense=2)
 
 
 def test_codes_take_the_smallest_type_that_fits():

@@ -46,11 +46,15 @@ def find_all(trie, allowed=None):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2), st.integers(0, 2**32 - 1))
-def test_a_chain_of_updates_is_the_trie_of_what_is_there(tail, seed):
+@given(
+    st.sampled_from([(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_chain_of_updates_is_the_trie_of_what_is_there(levels, seed):
+    levels = dict(zip(("tail", "dense"), levels, strict=True))
     rng = np.random.default_rng(seed)
     there = {tuple(sid) for sid in draw_sids(np.random.default_rng(0), 30).tolist()}
-    trie = make_room(build_trie(np.asarray(sorted(there)), SIZES, tail=tail), ROOM)
+    trie = make_room(build_trie(np.asarray(sorted(there)), SIZES, **levels), ROOM)
     shapes = jax.tree.map(jnp.shape, trie)
     for _ in range(3):
         leaving = [sid for sid in sorted(there) if rng.random() < 0.2][: len(there) - 1]
@@ -67,7 +71,7 @@ def test_a_chain_of_updates_is_the_trie_of_what_is_there(tail, seed):
         shuffled = rng.permutation(np.asarray(sorted(there)))
         chex.assert_trees_all_equal(trie, refit_trie(trie, shuffled))
     # As in a trie that has no room, leaf by leaf.
-    fresh = find_all(build_trie(np.asarray(sorted(there)), SIZES, tail=tail))[1]
+    fresh = find_all(build_trie(np.asarray(sorted(there)), SIZES, **levels))[1]
     chex.assert_trees_all_equal(beams, fresh)
 
 
