@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 from sid_jax.errors import InputError
 from sid_jax.train.checkpoint import Checkpointer
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
+from sid_jax.train.profile import Profiler
 from sid_jax.train.progress import MetricsLog, Progress, Window
 from sid_jax.train.sharding import (
     MeshConfig,
@@ -68,6 +70,8 @@ class TrainConfig:
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       eval_every: steps between evaluations; 0 for the last step only.
       keep: latest checkpoints to keep.
+      profile: steps to trace into the run's `profile/`, from the third one on that a
+        process takes; 0 for none.
       show: metrics in the progress line beside the loss.
     """
 
@@ -77,11 +81,12 @@ class TrainConfig:
     checkpoint_every: int = 0
     eval_every: int = 0
     keep: int = 2
+    profile: int = 0
     show: tuple[str, ...] = ()
 
     def __post_init__(self):
         positive = ("steps", "log_every", "keep")
-        for field in (*positive, "seed", "checkpoint_every", "eval_every"):
+        for field in (*positive, "seed", "checkpoint_every", "eval_every", "profile"):
             least = int(field in positive)
             if getattr(self, field) < least:
                 raise InputError(
@@ -179,17 +184,22 @@ def fit(
         pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         train_step = jit_train_step(task, transform, schedule, shardings, devices)
         progress = Progress(config.steps, examples, config.show)
+        profiler = Profiler(folder / "profile", start, config.profile)
+        stack.callback(profiler.close)
         window = Window()
         began = time.perf_counter()
         coming = pool.submit(stream, start)
         for step in range(start + 1, config.steps + 1):
             # A step, in this order; `step` counts it as done.
             # 1. The batch, made while the device worked; the next one is ordered.
-            batch = place(coming.result(), devices)
+            with progress.waiting():
+                rows = coming.result()
+            batch = place(rows, devices)
             if step < config.steps:
                 coming = pool.submit(stream, step)
             # 2. Loss and gradient, optimizer, fold. Nothing is fetched: the call
             #    returns at once, and only steps further back are waited for.
+            profiler.before(step)
             state, metrics = train_step(state, batch, key)
             window.add(step, metrics)
             window.wait(_STEPS_AHEAD)
@@ -199,6 +209,7 @@ def fit(
                     f"first step took {time.perf_counter() - began:.1f} s (it compiles)"
                 )
                 progress.restart(step)
+            profiler.after(step, partial(window.wait, 0), log)
             # 3. The line. Any step that is to be kept is first seen to be finite.
             last = step == config.steps
             log_now = last or step % config.log_every == 0

@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 from sid_jax.typing import Metrics
+
+_WORTH_TELLING = 0.05  # of the time, spent waiting for input
 
 
 class MetricsLog:
@@ -85,16 +88,26 @@ class Progress:
 
     def restart(self, step: int) -> None:
         """Starts the clock at a step."""
-        self._from, self._clock = step, time.perf_counter()
+        self._from, self._clock, self._waited = step, time.perf_counter(), 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as spent waiting for input."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
 
     def rates(self, step: int) -> dict[str, float]:
-        """steps_per_second and examples_per_second; empty while there is no step."""
+        """steps_per_second, examples_per_second, and input_wait, the share of the time
+        that went into waiting for batches; empty while there is no step.
+        """
         done, seconds = step - self._from, time.perf_counter() - self._clock
         if done < 1 or seconds <= 0:
             return {}
         return {
             "steps_per_second": done / seconds,
             "examples_per_second": done * self._examples / seconds,
+            "input_wait": self._waited / seconds,
         }
 
     def line(self, step: int, values: Mapping[str, float]) -> str:
@@ -115,6 +128,8 @@ class Progress:
             rate = values["steps_per_second"]
             parts.append(f"{rate:.3g} steps/s")
             parts.append(f"{values['examples_per_second']:.4g} examples/s")
+            if values["input_wait"] >= _WORTH_TELLING:
+                parts.append(f"waits {values['input_wait']:.0%} for input")
             parts.append(f"ETA {format_seconds((self._steps - step) / rate)}")
         return "  ".join(parts)
 

@@ -21,6 +21,7 @@ from sid_jax.train.retriever_task import RetrieverTask
 
 WORDS = ("green", "black", "sweet", "salted", "whole", "fresh")
 KINDS = ("tea", "bread", "milk", "soap")
+TIMES = ("time", "per_second", "input_wait")
 
 EXPERIMENT = """
 from dataclasses import replace
@@ -83,7 +84,7 @@ class World:
     def values(self, folder):
         """The metrics that a rerun repeats: all but times."""
         return [
-            {k: v for k, v in row.items() if k != "time" and "per_second" not in k}
+            {k: v for k, v in row.items() if not k.endswith(TIMES)}
             for row in read_metrics(folder / "metrics.jsonl")
         ]
 

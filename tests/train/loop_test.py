@@ -70,8 +70,9 @@ def _fit(folder, task=None, stream=_stream, **kwargs):
 
 def _values(folder):
     """The metrics that a rerun repeats: all but times."""
+    times = ("time", "per_second", "input_wait")
     return [
-        {k: v for k, v in row.items() if k != "time" and "per_second" not in k}
+        {k: v for k, v in row.items() if not k.endswith(times)}
         for row in read_metrics(folder / "metrics.jsonl")
     ]
 
@@ -107,23 +108,46 @@ def test_a_run_learns_and_tells(whole):
     assert any(line.startswith("step 6/9  loss ") and "ETA" in line for line in lines)
 
 
+def test_steps_are_traced_where_asked(tmp_path):
+    def traces(folder):
+        return list((folder / "profile").rglob("*.xplane.pb"))
+
+    state, lines = _fit(tmp_path / "a", train={"profile": 2})
+    assert len(traces(tmp_path / "a")) == 1
+    told = [line for line in lines if "are traced in" in line]
+    assert len(told) == 1 and told[0].startswith("steps 3 to 4")
+    plain, _ = _fit(tmp_path / "b")
+    chex.assert_trees_all_equal(state, plain)
+    assert not traces(tmp_path / "b")
+    # A run that ends in the midst of it leaves a trace, and none that goes on.
+    with pytest.raises(StreamError):
+        _fit(tmp_path / "c", stream=_failing_at(4), train={"profile": 9})
+    assert len(traces(tmp_path / "c")) == 1
+    with jax.profiler.trace(tmp_path / "d"):
+        pass
+    with pytest.raises(InputError, match=r"train\.profile=-1"):
+        TrainConfig(steps=1, profile=-1)
+
+
 class StreamError(Exception):
     pass
 
 
-@pytest.mark.parametrize("cut", [1, 3, 5, 8])
-def test_resumed_equals_uninterrupted_after_a_crash(whole, tmp_path, cut):
+def _failing_at(cut):
     def failing(step):
-        if step == cut and broken:
+        if step == cut:
             raise StreamError
         return _stream(step)
 
-    broken = [True]
+    return failing
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 8])
+def test_resumed_equals_uninterrupted_after_a_crash(whole, tmp_path, cut):
     with pytest.raises(StreamError):
-        _fit(tmp_path, stream=failing)
-    broken.clear()
+        _fit(tmp_path, stream=_failing_at(cut))
     task = Line()
-    state, lines = _fit(tmp_path, task, stream=failing)
+    state, lines = _fit(tmp_path, task)
     folder, wanted, _ = whole
     chex.assert_trees_all_equal(state, wanted)
     assert _values(tmp_path) == _values(folder)

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,11 +98,28 @@ def test_the_line_tells_rate_and_time_left():
     ratio = rates["examples_per_second"] / rates["steps_per_second"]
     np.testing.assert_allclose(ratio, 32)
     values = {"loss": 0.25, "fvu": 0.5, "hidden": 9.0}
-    values |= {"steps_per_second": 2.0, "examples_per_second": 64.0}
+    values |= {"steps_per_second": 2.0, "examples_per_second": 64.0, "input_wait": 0.01}
     line = progress.line(10, values)
     for part in ("step 10/100", "loss 0.25", "fvu 0.5", "64 examples/s", "ETA 0:45"):
         assert part in line
     assert "hidden" not in line and "steps_per_second" not in line
+    assert "input" not in line
+    waits = progress.line(10, values | {"input_wait": 0.25})
+    assert "waits 25% for input" in waits
+
+
+def test_the_time_that_input_takes_is_told():
+    progress = Progress(100, 32)
+    assert progress.rates(1)["input_wait"] == 0
+    with progress.waiting():
+        time.sleep(0.02)
+    share = progress.rates(1)["input_wait"]
+    assert 0 < share < 1
+    with progress.waiting():
+        time.sleep(0.02)
+    assert progress.rates(1)["input_wait"] > share / 2
+    progress.restart(1)
+    assert progress.rates(2)["input_wait"] == 0
 
 
 def test_a_metric_that_is_not_there_is_named():
