@@ -6,7 +6,7 @@ Both search by the same retriever with as many beams and answer by the same inde
 offers what the store carries alone. *Held*: beams may only spell SIDs of products that
 the store carries (`sids/allowance.py`). *Filtered*: beams may spell any SID of the
 catalog, and those of which the store carries nothing are lost. Hardware: one core of a
-CPU, in about four minutes.
+CPU, in about four minutes where prompts hold 64 products; long ones take long.
 
 Printed of the test baskets: recall at item level, beam yield (the share of beams with
 a product to offer), requests that got fewer than ten products, and the time of all
