@@ -18,11 +18,16 @@ NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
 SIZES = ("10 OZ", "20 OZ", "1 LB")
 BRANDS = ("National", "Private")
 WRITTEN = {
-    "01_catalog_to_products": {"index.npz", "samples.jsonl", "report.html"},
-    "02_train_a_codebook": {"cells.json", "report.html"},
-    "03_audit_a_catalog": {"suspects.csv", "suspects.html"},
+    "01_catalog_to_products": {
+        "sids.parquet",
+        "index.npz",
+        "samples.jsonl",
+        "report.html",
+    },
+    "02_train_a_codebook": {"sids.parquet", "cells.json", "report.html"},
+    "03_audit_a_catalog": {"sids.parquet", "suspects.csv", "suspects.html"},
     "04_decode_and_retrieve": {"search.bin", "manifest.json"},
-    "05_train_a_retriever": {"index.npz", "slices.png", "report.html"},
+    "05_train_a_retriever": {"sids.parquet", "index.npz", "slices.png", "report.html"},
 }
 
 

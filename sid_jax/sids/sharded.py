@@ -73,7 +73,7 @@ def shard_trie(
     ends = np.append(first[1:], count)
     parts = [
         trie_of_columns(
-            [each[start:end] for each in columns], codebook_sizes, whole.tail, 0
+            [each[start:end] for each in columns], codebook_sizes, whole.tail, dense=0
         )
         for start, end in zip(first, ends, strict=True)
     ]

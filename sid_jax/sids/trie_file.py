@@ -48,7 +48,7 @@ def load_trie(path: str | Path) -> Trie:
     places += [leaves] * (len(sizes) - len(places))
     full = [math.prod(sizes[: level + 1]) for level in range(dense[0])]
     if places[: len(full)] != full or slots[: len(full)] != sizes[: len(full)]:
-        raise InputError(f"{path}: the dense levels of the trie are damaged")
+        raise InputError(f"{path}: dense of the trie is damaged")
     wanted = {
         name: (code_dtype(size), count + most)
         for name, size, count, most in zip(tokens, sizes, places, slots, strict=True)

@@ -110,8 +110,7 @@ def refit_trie(trie: Trie, sids: Int[NDArray, "U L"]) -> Trie:
       InputError: no SIDs, another number of levels, a code outside its codebook, or no
         room.
     """
-    kept = {"tail": trie.tail, "dense": trie.dense}
-    fresh = build_trie(sids, trie.codebook_sizes, **kept)
+    fresh = build_trie(sids, trie.codebook_sizes, tail=trie.tail, dense=trie.dense)
     return fit_trie(fresh, trie_sizes(trie), trie.max_slots)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -209,7 +208,7 @@ def fit(
                     f"first step took {time.perf_counter() - began:.1f} s (it compiles)"
                 )
                 progress.restart(step)
-            profiler.after(step, partial(window.wait, 0), log)
+            profiler.after(step, metrics, log)
             # 3. The line. Any step that is to be kept is first seen to be finite.
             last = step == config.steps
             log_now = last or step % config.log_every == 0

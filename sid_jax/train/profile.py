@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 
+from sid_jax.typing import PyTree
+
 _WARM = 2  # steps of this process that are left out: one compiles, one warms up
 
 
@@ -29,12 +31,10 @@ class Profiler:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
 
-    def after(
-        self, step: int, wait: Callable[[], None], log: Callable[[str], None]
-    ) -> None:
-        """To be called after a step; `wait` returns once the device is done with it."""
+    def after(self, step: int, results: PyTree, log: Callable[[str], None]) -> None:
+        """To be called after a step, with what it gave; the last one is waited for."""
         if self._tracing and step == self._last:
-            wait()
+            jax.block_until_ready(results)
             self.close()
             log(f"steps {self._first} to {self._last} are traced in {self._folder}")
 

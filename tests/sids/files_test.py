@@ -120,7 +120,7 @@ def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
             short = arrays[name][: len(arrays[name]) // 2]
             for wrong in (short, arrays[name].astype(np.float32)):
                 np.savez(tmp_path / "wrong.npz", **{**arrays, name: wrong})
-                with pytest.raises(InputError, match=r"of the trie (is|are) damaged"):
+                with pytest.raises(InputError, match="of the trie is damaged"):
                     load_trie(tmp_path / "wrong.npz")
     for name, wrong in {
         "codebook_sizes": (5, 200, 7),
@@ -128,7 +128,7 @@ def test_a_trie_that_lacks_a_part_is_refused(tmp_path):
         "dense": 2,
     }.items():
         np.savez(tmp_path / "wrong.npz", **{**arrays, name: np.asarray(wrong)})
-        with pytest.raises(InputError, match=r"of the trie (is|are) damaged"):
+        with pytest.raises(InputError, match="of the trie is damaged"):
             load_trie(tmp_path / "wrong.npz")
     for name, wrong in {
         "tail": 1.0,
