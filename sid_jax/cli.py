@@ -1,8 +1,11 @@
 """The `sid` command: finds the verb, and turns what goes wrong into an exit code."""
 
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from sid_jax import __version__
 from sid_jax.errors import InputError
@@ -58,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in VERBS:
         print(f"sid: no verb {name!r}\n\n{_overview()}", file=sys.stderr)
         return 2
+    keep_programs()
     try:
         return VERBS[name](rest) or 0
     except SystemExit as stop:  # tyro's: help was asked for, or the words are wrong
@@ -76,6 +80,34 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _stop(name, error)
+
+
+def keep_programs() -> None:
+    """Has JAX keep what it compiles, so that a program is compiled once a machine.
+
+    In `sid_jax` under $XDG_CACHE_HOME or ~/.cache, a folder a kind of processor, since
+    programs for a CPU are of its instructions. JAX_COMPILATION_CACHE_DIR names another
+    folder, JAX_ENABLE_COMPILATION_CACHE=0 keeps nothing. Without effect once JAX is
+    imported.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(root / "sid_jax" / _processor()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    for name, value in settings.items() if "jax" not in sys.modules else ():
+        os.environ.setdefault(name, value)
+
+
+def _processor() -> str:
+    """A name for the instructions that this machine's processor has."""
+    told = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").split("\n")
+        words = ("flags", "features")
+        told = next((x for x in lines if x.lower().startswith(words)), told)
+    return f"{platform.machine()}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def _overview() -> str:

@@ -1,5 +1,10 @@
 """The verbs of `sid`: help, exit codes, and messages for words that are wrong."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from sid_jax import cli
@@ -196,3 +201,40 @@ def test_an_error_has_a_code_and_no_traceback(
         monkeypatch.setenv("SID_TRACEBACK", "1")
         with pytest.raises(ValueError, match="odd"):
             main(["evaluate"])
+
+
+COMPILE = """
+from sid_jax import cli
+cli.VERBS = {"add": lambda argv: print(__import__("jax").jit(lambda x: x + 1)(2))}
+raise SystemExit(cli.main(["add"]))
+"""
+
+
+def compiled(folder, **changes):
+    """Files of the cache under a folder after a verb that compiled a program."""
+    told = os.environ | {"XDG_CACHE_HOME": str(folder)} | changes
+    if "JAX_COMPILATION_CACHE_DIR" not in changes:
+        del told["JAX_COMPILATION_CACHE_DIR"]
+    words = [sys.executable, "-c", COMPILE]
+    root = Path(cli.__file__).parents[1]
+    out = subprocess.run(words, env=told, cwd=root, capture_output=True, check=True)
+    assert out.stdout.strip() == b"3", out.stderr
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_programs_are_kept_and_found_again(tmp_path):
+    kept = compiled(tmp_path)
+    assert kept and {path.parts[0] for path in kept} == {"sid_jax"}
+    assert compiled(tmp_path) == kept
+    theirs = tmp_path / "theirs"
+    assert compiled(theirs, JAX_COMPILATION_CACHE_DIR=str(theirs / "own"))
+    assert {path.name for path in theirs.iterdir()} == {"own"}
+    assert not compiled(tmp_path / "none", JAX_ENABLE_COMPILATION_CACHE="0")
+
+
+def test_a_program_that_uses_jax_already_keeps_its_settings(monkeypatch):
+    import jax  # noqa: F401
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    cli.keep_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

@@ -21,6 +21,8 @@ if version("jaxlib").startswith("0.10."):  # later ones abort at a flag they dro
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 os.environ.setdefault("MPLBACKEND", "agg")
+# No test keeps its programs in its user's home.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
 # An accelerator, if JAX_PLATFORMS names one, rounds products of matrices otherwise.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
