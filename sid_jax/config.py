@@ -98,6 +98,17 @@ class TokenizerExperiment:
     def __post_init__(self):
         _check_batch(self.batch_size)
         _check_holdout(self.holdout)
+        whole = {
+            "task.taxonomy": self.task.taxonomy.weight,
+            "task.cooccurrence": self.task.cooccurrence.weight,
+            "task.even": self.task.even,
+        }
+        for name, value in whole.items():
+            if value and self.train.accumulate > 1:
+                raise InputError(
+                    f"train.accumulate={self.train.accumulate} computes a batch in "
+                    f"parts, but {name} is of the whole batch; set one of them to none"
+                )
         if self.task.anchor and not self.start.run:
             raise InputError(
                 f"task.anchor={self.task.anchor} needs a tokenizer to stay near to;"

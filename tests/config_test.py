@@ -4,6 +4,7 @@ import json
 import pytest
 
 from sid_jax.config import (
+    CooccurrenceTerm,
     FlatConfig,
     MeshConfig,
     NeighbourhoodConfig,
@@ -11,8 +12,10 @@ from sid_jax.config import (
     PromptConfig,
     ResidualKMeansConfig,
     RetrieverExperiment,
+    RetrieverTaskConfig,
     RQVAEConfig,
     SearchConfig,
+    TaxonomyTerm,
     TokenizerExperiment,
     TokenizerTaskConfig,
     TrainConfig,
@@ -222,3 +225,23 @@ def test_a_field_without_a_default_must_be_there(tmp_path):
     path.write_text(json.dumps(plain))
     with pytest.raises(InputError, match="TrainConfig lacks the field 'steps'"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("term", "change"),
+    [
+        ("taxonomy", {"taxonomy": TaxonomyTerm(weight=0.1)}),
+        ("cooccurrence", {"cooccurrence": CooccurrenceTerm(weight=0.1)}),
+        ("even", {"even": 0.01}),
+    ],
+)
+def test_a_term_of_the_whole_batch_is_not_computed_in_parts(term, change):
+    task, train = TokenizerTaskConfig(**change), TrainConfig(steps=1, accumulate=2)
+    with pytest.raises(InputError, match=rf"train\.accumulate=2 .*task\.{term}"):
+        TokenizerExperiment(task=task, train=train)
+
+
+@pytest.mark.parametrize("kind", [TokenizerTaskConfig, RetrieverTaskConfig])
+def test_a_type_that_no_task_computes_in_is_refused(kind):
+    with pytest.raises(InputError, match=r"task\.dtype='float16'"):
+        kind(dtype="float16")

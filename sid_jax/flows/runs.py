@@ -45,7 +45,8 @@ Log = Callable[[str], None]
 
 _MAY_CHANGE = ("train", "mesh", "search", "data.data_dir", "data.source", "tokenizer")
 """How long, where and how widely to search, and where things lie: a resumed run may
-have others. (That what lies there is the same is checked by its content.)"""
+have others, and compute more anew (`remat`). (That what lies there is the same is
+checked by its content.)"""
 
 _KINDS = {TokenizerExperiment: "tokenizer", RetrieverExperiment: "retriever"}
 
@@ -200,7 +201,7 @@ def is_current(path: Path, *sources: Path) -> bool:
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(field, old, new) of the fields that may not change and do."""
-    if old == new or name in _MAY_CHANGE:
+    if old == new or name in _MAY_CHANGE or name.endswith(".remat"):
         # Every draw comes from the seed: with another one, it is another run.
         if name == "train" and old.seed != new.seed:
             yield "train.seed", old.seed, new.seed

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from flax.linen.spmd import with_logical_constraint
 
 from sid_jax.errors import InputError
 from sid_jax.models.codebooks import Codebooks
@@ -22,6 +23,7 @@ from sid_jax.models.quantizer import (
     quantize,
 )
 from sid_jax.models.sticky import stick
+from sid_jax.models.transformer import partition
 from sid_jax.typing import Array, Float, Int, PyTree, typed
 
 # Beside each: residual k-means on Amazon Beauty (experiments/README.md).
@@ -120,11 +122,11 @@ class RQVAE(nn.Module):
 
     @typed
     def encode(self, vectors: Float[Array, "B D_in"]) -> Float[Array, "B D"]:
-        return self.encoder(vectors)
+        return self.encoder(vectors).astype(jnp.float32)
 
     @typed
     def decode(self, latents: Float[Array, "B D"]) -> Float[Array, "B D_in"]:
-        return self.decoder(latents)
+        return self.decoder(latents).astype(jnp.float32)
 
     @typed
     def __call__(
@@ -246,13 +248,36 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             is_last = i + 1 == len(self.widths)
             start = self.last if is_last else nn.initializers.he_normal()
-            kernel = nn.with_logical_partitioning(start, (names[i], names[i + 1]))
-            bias = nn.with_logical_partitioning(
-                nn.initializers.zeros_init(), (names[i + 1],)
-            )
-            x = nn.Dense(width, kernel_init=kernel, bias_init=bias)(x)
+            x = Linear(width, start, (names[i], names[i + 1]), name=f"Dense_{i}")(x)
             if not is_last:
                 x = jax.nn.relu(x)
+                x = with_logical_constraint(x, ("batch", names[i + 1]))
+        return x
+
+
+class Linear(nn.Module):
+    """A matrix and a bias; it computes in the type of its parameters.
+
+    Attributes:
+      width: of the output.
+      start: initializer of the kernel.
+      names: logical axes of the kernel.
+      biased: whether there is a bias.
+    """
+
+    width: int
+    start: Any
+    names: tuple[str | None, str | None] = (None, None)
+    biased: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B _"]:
+        shape = x.shape[-1], self.width
+        kernel = self.param("kernel", partition(self.start, self.names), shape)
+        x = x.astype(kernel.dtype) @ kernel
+        if self.biased:
+            start = partition(nn.initializers.zeros_init(), self.names[1:])
+            x = x + self.param("bias", start, shape[1:])
         return x
 
 
@@ -263,12 +288,8 @@ class PrincipalMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B _"]:
-        linear = nn.Dense(
-            self.widths[-1],
-            use_bias=False,
-            kernel_init=nn.initializers.orthogonal(),
-            name="linear",
-        )
+        start = nn.initializers.orthogonal()
+        linear = Linear(self.widths[-1], start, biased=False, name="linear")
         return linear(x) + MLP(self.widths, nn.initializers.zeros_init(), name="mlp")(x)
 
 

@@ -151,7 +151,9 @@ class SASRec(nn.Module):
         self, outputs: Float[Array, "*b D"], rows: Int[Array, "N n"]
     ) -> Float[Array, "*b N"]:
         """Score of every item, in float32."""
-        return self._biased(outputs @ self.vectors(rows).T, rows)
+        wide = {"preferred_element_type": jnp.float32}
+        scores = jnp.matmul(outputs, self.vectors(rows).T, **wide)
+        return self._biased(scores, rows)
 
     @typed
     def score_own(

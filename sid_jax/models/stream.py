@@ -144,8 +144,8 @@ class TokenEmbedding(nn.Module):
         """Scores of a level's codes, in float32."""
         first = self.vocab.level_offsets[level]
         rows = slice(first, first + self.vocab.codebook_sizes[level])
-        scores = outputs @ self.embedding[rows].T + self.bias[rows]
-        return scores.astype(jnp.float32)
+        wide = {"preferred_element_type": jnp.float32}
+        return jnp.matmul(outputs, self.embedding[rows].T, **wide) + self.bias[rows]
 
 
 class SoftPrompt(nn.Module):

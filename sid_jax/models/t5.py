@@ -11,9 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from flax.linen.spmd import with_logical_constraint
 
 from sid_jax.errors import InputError
-from sid_jax.models.transformer import Memory, RMSNorm, dense, masked_softmax, partition
+from sid_jax.models.transformer import (
+    Memory,
+    Remat,
+    RMSNorm,
+    dense,
+    keep_less,
+    masked_softmax,
+    partition,
+)
 from sid_jax.typing import Array, Bool, Float, Int, typed
 
 _NUM_BUCKETS, _FARTHEST = 32, 128
@@ -30,6 +39,7 @@ class T5Config:
       head_width: of each head; not tied to D / H.
       mlp_width: hidden width F.
       dropout: rate on embeddings, half blocks, attention weights and hidden units.
+      remat: what a block computes anew for its gradient, to save memory.
     """
 
     width: int = 128
@@ -38,6 +48,7 @@ class T5Config:
     head_width: int = 64
     mlp_width: int = 1024
     dropout: float = 0.1
+    remat: Remat = "none"
 
     def __post_init__(self):
         for name in ("width", "depth", "num_heads", "head_width", "mlp_width"):
@@ -80,6 +91,11 @@ class EncoderBlock(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "B T D"]:
+        run = EncoderBlock._run
+        run = keep_less(run, self.config.remat) if train else run
+        return run(self, x, bias, mask, train)
+
+    def _run(self, x: Array, bias: Array, mask: Array, train: bool) -> Array:
         normed = self.norm(x)
         memory = self.attention.memory(normed)
         query = self.attention.query(normed)
@@ -118,6 +134,13 @@ class DecoderBlock(nn.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "B n L D"], CrossMemory]:
         """Every code of n items; what a search keeps of the opening token."""
+        run = DecoderBlock._run
+        run = keep_less(run, self.config.remat) if train else run
+        return run(self, x, history, mask, train)
+
+    def _run(
+        self, x: Array, history: Array, mask: Array, train: bool
+    ) -> tuple[Array, CrossMemory]:
         length = jnp.arange(x.shape[2])
         normed = self.norm(x)
         memory = self.attention.memory(normed)
@@ -221,8 +244,11 @@ class MLP(nn.Module):
         drop = nn.Dropout(self.config.dropout, deterministic=not train)
         normed = RMSNorm(name="norm")(x)
         hidden = dense(self.config.mlp_width, ("embed", "mlp"), "up")(normed)
+        between = (None,) * (x.ndim - 2)
+        hidden = with_logical_constraint(hidden, ("batch", *between, "mlp"))
         hidden = drop(jax.nn.relu(hidden))
-        return x + drop(dense(self.config.width, ("mlp", "embed"), "down")(hidden))
+        x = x + drop(dense(self.config.width, ("mlp", "embed"), "down")(hidden))
+        return with_logical_constraint(x, ("batch", *between, "embed"))
 
 
 class RelativeBias(nn.Module):

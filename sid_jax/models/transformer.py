@@ -8,7 +8,7 @@ which shards and runs faster on CPU than kernels of rank three.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,15 @@ from flax.linen.spmd import with_logical_constraint
 
 from sid_jax.errors import InputError
 from sid_jax.typing import Array, Bool, Float, Int, typed
+
+Remat = Literal["none", "dots", "full"]
+"""What a block computes anew for its gradient: nothing; all but products with its
+matrices; or all, so that it keeps its inputs alone (Chen et al. 2016)."""
+
+_KEPT = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,7 @@ class TransformerConfig:
       num_heads: attention heads H; D must be a multiple, D / H even.
       mlp_width: hidden width F of SwiGLU.
       dropout: rate on the output of each half block while training.
+      remat: what a block computes anew for its gradient, to save memory.
     """
 
     width: int = 128
@@ -37,6 +47,7 @@ class TransformerConfig:
     num_heads: int = 4
     mlp_width: int = 256
     dropout: float = 0.1
+    remat: Remat = "none"
 
     def __post_init__(self):
         for name in ("width", "depth", "num_heads", "mlp_width"):
@@ -88,6 +99,12 @@ class Block(nn.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Memory]:
         """Every position of every row; `mask[b, t, s]` lets t see s."""
+        run = keep_less(Block._run, self.config.remat) if train else Block._run
+        return run(self, x, positions, mask, train)
+
+    def _run(
+        self, x: Array, positions: Array, mask: Array, train: bool
+    ) -> tuple[Array, Memory]:
         query, memory = self._project(x, positions)
         # Heads come before positions: the two products are plain batched matmuls.
         query, keys, values = (
@@ -172,6 +189,23 @@ def rotate(
     first, second = x[..., :half], x[..., half:]
     turned = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def keep_less(run: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """A block's method that keeps for its gradient what `remat` says.
+
+    Args:
+      run: of the module, arrays, and at last whether it trains.
+      remat: see `Remat`.
+    """
+    if remat == "none":
+        return run
+
+    def again(block: nn.Module, *arrays: Array) -> Any:
+        return run(block, *arrays, True)
+
+    kept: Any = nn.remat(again, policy=_KEPT[remat])
+    return lambda block, *arguments: kept(block, *arguments[:-1])
 
 
 def partition(init: Callable, names: tuple[str | None, ...]) -> Callable[..., Any]:

@@ -69,6 +69,8 @@ class TrainConfig:
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       eval_every: steps between evaluations; 0 for the last step only.
       keep: latest checkpoints to keep.
+      accumulate: parts that a batch is computed in, one after the other, for less
+        memory; each device has rows of each.
       profile: steps to trace into the run's `profile/`, from the third one on that a
         process takes; 0 for none.
       show: metrics in the progress line beside the loss.
@@ -80,11 +82,12 @@ class TrainConfig:
     checkpoint_every: int = 0
     eval_every: int = 0
     keep: int = 2
+    accumulate: int = 1
     profile: int = 0
     show: tuple[str, ...] = ()
 
     def __post_init__(self):
-        positive = ("steps", "log_every", "keep")
+        positive = ("steps", "log_every", "keep", "accumulate")
         for field in (*positive, "seed", "checkpoint_every", "eval_every", "profile"):
             least = int(field in positive)
             if getattr(self, field) < least:
@@ -154,6 +157,7 @@ def fit(
     transform, schedule = make_optimizer(optimizer, config.steps)
     batch = place(stream(0), devices)
     examples = max(len(leaf) for leaf in jax.tree.leaves(batch))
+    _check_parts(batch, devices, config.accumulate)
     abstract = abstract_state(task, transform, batch, devices, mesh.rules)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     parts = {"train": config, "optimizer": optimizer, "mesh": mesh}
@@ -181,7 +185,9 @@ def fit(
         records = MetricsLog(folder / "metrics.jsonl", start)
         stack.callback(records.close)
         pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
-        train_step = jit_train_step(task, transform, schedule, shardings, devices)
+        train_step = jit_train_step(
+            task, transform, schedule, shardings, devices, config.accumulate
+        )
         progress = Progress(config.steps, examples, config.show)
         profiler = Profiler(folder / "profile", start, config.profile)
         stack.callback(profiler.close)
@@ -321,6 +327,17 @@ def _stop_if_diverged(window: Window, checkpoints: Checkpointer) -> None:
             f" good checkpoint: {where}. Lower optimizer.learning_rate or set"
             " optimizer.clip_norm"
         )
+
+
+def _check_parts(batch: PyTree, mesh: Mesh, parts: int) -> None:
+    shares = mesh.shape["data"]
+    for leaf in jax.tree.leaves(batch):
+        if len(leaf) % (shares * parts):
+            raise InputError(
+                f"train.accumulate={parts}: a batch of {len(leaf)} rows over {shares} "
+                f"devices does not divide into so many parts; make it a multiple of "
+                f"{shares * parts}"
+            )
 
 
 def _divides(every: int, step: int) -> bool:

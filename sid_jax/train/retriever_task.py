@@ -12,11 +12,12 @@ from sid_jax.errors import InputError
 from sid_jax.models.flat import FlatConfig, FlatDecoder
 from sid_jax.models.hierarchical import HierarchicalConfig, HierarchicalDecoder
 from sid_jax.models.repeat import repeat_log_prob
+from sid_jax.models.stream import lay_out
 from sid_jax.models.tiger import TigerConfig, TigerDecoder
 from sid_jax.sids.scoring import code_gains
 from sid_jax.sids.trie import Trie
-from sid_jax.sids.vocab import Vocab
-from sid_jax.train.step import Aux
+from sid_jax.sids.vocab import PAD, Prompts, Vocab
+from sid_jax.train.step import Aux, Stats, lower_floats
 from sid_jax.typing import Array, Float, Key, NDArray, PyTree, typed
 
 RetrieverConfig = FlatConfig | HierarchicalConfig | TigerConfig
@@ -46,6 +47,8 @@ class RetrieverTaskConfig:
       level_weights: what each level's loss counts; 1 each if empty.
       negatives: of a retriever that scores items: items drawn a step that its softmax
         is over, beside the target (see `train/scorer_task.py`); 0 takes them all.
+      dtype: that the transformer computes in while it trains; what is trained, softmax
+        and losses are float32 all the same.
     """
 
     softmax: Literal["codes", "existing"] = "codes"
@@ -53,11 +56,13 @@ class RetrieverTaskConfig:
     smoothing: float = 0.0
     level_weights: tuple[float, ...] = ()
     negatives: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         for name, choices in (
             ("softmax", ("codes", "existing")),
             ("start", ("random", "codebooks")),
+            ("dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(
@@ -148,7 +153,7 @@ class RetrieverTask:
     def loss(
         self, params: PyTree, state: PyTree, batch: PyTree, key: Key[Array, ""]
     ) -> tuple[Array, Aux]:
-        rngs = {"dropout": key}
+        params, rngs = lower_floats(params, self.config.dtype), {"dropout": key}
         outputs: Any = self.module.apply(
             {"params": params}, batch, train=True, rngs=rngs
         )
@@ -174,14 +179,21 @@ class RetrieverTask:
             metrics["repeat"] = ((gate * asks).sum(), count)
         learned = (1 - smoothing) * log_prob + smoothing * means.sum(axis=-1)
         loss = -(learned * asks).sum() / jnp.maximum(count, 1)
-        return loss, (metrics, {})
+        return loss, (metrics, Stats())
+
+    def weight(self, batch: PyTree) -> Float[Array, ""]:
+        if isinstance(batch, Prompts):
+            asks = batch.basket[..., 0] != PAD
+        else:
+            asks = lay_out(batch).asks
+        return asks.sum().astype(jnp.float32)
 
     def fold(
         self,
         params: PyTree,
         state: PyTree,
         opt_state: PyTree,
-        stats: PyTree,
+        stats: Stats,
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree, PyTree]:
         return params, state, opt_state

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from sid_jax.models.sasrec import SASRec, SASRecConfig
 from sid_jax.train.retriever_task import RetrieverTaskConfig, like_rows
-from sid_jax.train.step import Aux
-from sid_jax.typing import Array, Float, Int, Key, NDArray, PyTree
+from sid_jax.train.step import Aux, Stats, lower_floats
+from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, PyTree
 
 _SMOOTHING = 0.75
 
@@ -96,25 +96,26 @@ class ScorerTask:
             scores = jnp.where(drawn == own, -jnp.inf, scores)
             return told, jnp.concatenate([told[..., None], scores], axis=-1)
 
-        rngs = {"dropout": dropout_key}
+        params, rngs = lower_floats(params, self.config.dtype), {"dropout": dropout_key}
         found: Any = self.module.apply({"params": params}, rngs=rngs, method=score)
         told, scores = found
-        now, after = batch.segments[:, :-1], batch.segments[:, 1:]
-        asks = (now == after) & (targets >= 0)
-        count = asks.sum().astype(jnp.float32)
+        asks, count = _asks(batch), self.weight(batch)
         total = jax.nn.logsumexp(scores, axis=-1)
         smoothing = self.config.smoothing
         if smoothing:
             told = (1 - smoothing) * told + smoothing * scores.mean(axis=-1)
         loss = ((total - told) * asks).sum() / jnp.maximum(count, 1)
-        return loss, ({}, {})
+        return loss, ({}, Stats())
+
+    def weight(self, batch: PyTree) -> Float[Array, ""]:
+        return _asks(batch).sum().astype(jnp.float32)
 
     def fold(
         self,
         params: PyTree,
         state: PyTree,
         opt_state: PyTree,
-        stats: PyTree,
+        stats: Stats,
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree, PyTree]:
         return params, state, opt_state
@@ -128,3 +129,9 @@ class ScorerTask:
         drawn = jnp.searchsorted(ends, ends[-1] * jax.random.uniform(key, (number,)))
         drawn = jnp.minimum(drawn, len(ends) - 1)
         return drawn, jax.nn.log_softmax(logits)[drawn] + jnp.log(float(number))
+
+
+def _asks(batch: PyTree) -> Bool[Array, "B n"]:
+    """Which positions have a next item of their household to score."""
+    now, after = batch.segments[:, :-1], batch.segments[:, 1:]
+    return (now == after) & (batch.items[:, 1:] >= 0)

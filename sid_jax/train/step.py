@@ -5,7 +5,7 @@ its step to go on as if nothing had happened.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -16,8 +16,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sid_jax.train.sharding import abstract_like, batch_sharding
 from sid_jax.typing import Array, Key, Metrics, PyTree
 
-Aux = tuple[Metrics, PyTree]
 Rng = Key[Array, ""]
+
+
+@flax.struct.dataclass
+class Stats:
+    """What the batch of a step tells `fold`.
+
+    Attributes:
+      sums: arrays that add up over the parts of a batch.
+      rows: arrays of a row for each row of the batch.
+    """
+
+    sums: PyTree = None
+    rows: PyTree = None
+
+
+Aux = tuple[Metrics, Stats]
 
 
 class Task(Protocol):
@@ -46,8 +61,12 @@ class Task(Protocol):
         """The loss, and (metrics, statistics for `fold`)."""
         ...
 
+    def weight(self, batch: PyTree) -> Array:
+        """How many rows, or items asked for, the loss of a batch is the mean over."""
+        ...
+
     def fold(
-        self, params: PyTree, state: PyTree, opt_state: PyTree, stats: PyTree, key: Rng
+        self, params: PyTree, state: PyTree, opt_state: PyTree, stats: Stats, key: Rng
     ) -> tuple[PyTree, PyTree, PyTree]:
         """After the optimizer: averages move, dead codes restart; or the identity."""
         ...
@@ -102,17 +121,29 @@ def start_state(
 
 
 def make_train_step(
-    task: Task, transform: optax.GradientTransformation, schedule: optax.Schedule
+    task: Task,
+    transform: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, PyTree, Rng], tuple[TrainState, Metrics]]:
     """One pure step: (state, batch, key of the run) -> (state, metrics).
 
     To a task's metrics it adds loss, grad_norm (before clipping) and learning_rate.
+
+    Args:
+      task: what is trained.
+      transform: the optimizer.
+      schedule: its learning rate.
+      accumulate: parts that a batch is computed in, one after the other, for less
+        memory; the gradient is that of the whole batch.
     """
 
     def train_step(state, batch, key):
         loss_key, fold_key = jax.random.split(_step_key(key, state.step))
-        grad = jax.value_and_grad(task.loss, has_aux=True)
-        (loss, (metrics, stats)), grads = grad(
+        gradient = jax.value_and_grad(task.loss, has_aux=True)
+        if accumulate > 1:
+            gradient = _accumulate(task, gradient, accumulate)
+        (loss, (metrics, stats)), grads = gradient(
             state.params, state.state, batch, loss_key
         )
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
@@ -137,6 +168,7 @@ def jit_train_step(
     schedule: optax.Schedule,
     shardings: PyTree,
     mesh: Mesh,
+    accumulate: int = 1,
 ):
     """`make_train_step` compiled for a mesh; its state's buffers are donated.
 
@@ -144,11 +176,60 @@ def jit_train_step(
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        make_train_step(task, transform, schedule),
+        make_train_step(task, transform, schedule, accumulate),
         in_shardings=(shardings, batch_sharding(mesh), everywhere),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
     )
+
+
+def lower_floats(params: PyTree, dtype: str, but: str = "") -> PyTree:
+    """Parameters as a loss computes with them: the optimizer keeps them in float32.
+
+    Args:
+      params: a dictionary of parameters.
+      dtype: `float32`, or `bfloat16` for half the memory and what is faster on
+        accelerators; modules compute in the type of their parameters.
+      but: the entry that stays as it is.
+    """
+    lowered = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    return lowered | {but: params[but]} if but in params else lowered
+
+
+def _accumulate(task: Task, gradient: Callable[..., Any], parts: int):
+    """`gradient` in parts: each part's loss counts what it is a mean over."""
+
+    def accumulated(params, state, batch, key):
+        # Row r is of part r mod `parts`, so that every device has rows of each.
+        split = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), batch
+        )
+        total = jnp.maximum(jnp.asarray(task.weight(batch), jnp.float32), 1)
+
+        def compute(place, part):
+            at = jax.random.fold_in(key, place)
+            (loss, (metrics, stats)), grads = gradient(params, state, part, at)
+            share = task.weight(part) / total
+            sums = {"loss": loss, "grads": grads}
+            sums = jax.tree.map(lambda leaf: leaf * share, sums)
+            return (sums, metrics, stats.sums), stats.rows
+
+        def add(sums, told):
+            found, rows = compute(*told)
+            return jax.tree.map(lambda a, b: a + b, sums, found), rows
+
+        first = jax.tree.map(lambda leaf: leaf[0], split)
+        shapes, _ = jax.eval_shape(compute, 0, first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (sums, metrics, counted), rows = jax.lax.scan(
+            add, zeros, (jnp.arange(parts), split)
+        )
+        rows = jax.tree.map(
+            lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), rows
+        )
+        return (sums["loss"], (metrics, Stats(counted, rows))), sums["grads"]
+
+    return accumulated
 
 
 def _step_key(key: Rng, step: Array) -> Key[Array, ""]:

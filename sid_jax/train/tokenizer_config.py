@@ -78,6 +78,8 @@ class TokenizerTaskConfig:
         never more than a tenth of what even use would give, B / 10 K.
       restart_steps: dead codewords restart during so many first steps; the codes then
         settle.
+      dtype: that encoder and decoder compute in while they train; what is trained,
+        distances and losses are float32 all the same.
     """
 
     commitment: float = 0.25
@@ -94,6 +96,7 @@ class TokenizerTaskConfig:
     start_iterations: int = 20
     restart_below: float = 0.1
     restart_steps: int = 1_000_000
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         least = {
@@ -114,6 +117,8 @@ class TokenizerTaskConfig:
                 )
         if not 0 <= self.decay < 1:
             raise InputError(f"task.decay={self.decay} must be in [0, 1)")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"task.dtype={self.dtype!r}: float32 or bfloat16")
 
 
 def _check_term(name: str, term: TaxonomyTerm | CooccurrenceTerm) -> None:

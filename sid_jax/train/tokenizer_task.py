@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -42,7 +43,7 @@ from sid_jax.models.rqvae import (
     start_at_principal_axes,
 )
 from sid_jax.models.sticky import stick
-from sid_jax.train.step import Aux
+from sid_jax.train.step import Aux, Stats, lower_floats
 from sid_jax.train.tokenizer_config import TokenizerTaskConfig
 from sid_jax.typing import Array, Float, Int, Key, PyTree, typed
 
@@ -103,6 +104,7 @@ class TokenizerTask:
         cells = jnp.zeros(shape[0], jnp.int32) if self.blocks else None
         variables: Any = module.init(key, jnp.zeros(shape), codebooks, cells)
         params = dict(variables.get("params", {}))
+        codebooks = _name_axes(codebooks)
         if self._learns_codebooks:
             params[_CODEBOOKS] = codebooks.vectors
         return params, codebooks
@@ -156,6 +158,7 @@ class TokenizerTask:
         self, params: PyTree, state: Codebooks, batch: PyTree, key: Key[Array, ""]
     ) -> tuple[Array, Aux]:
         vectors, cells = batch["vectors"], batch.get("cells")
+        params = lower_floats(params, self.config.dtype, but=_CODEBOOKS)
         codebooks = self._current(params, state)
         rows, num_levels = jnp.float32(len(vectors)), len(state.sizes)
         depth = None
@@ -196,21 +199,24 @@ class TokenizerTask:
         for level, size in enumerate(state.sizes):
             used = (usage.counts[level] > 0).sum()
             metrics[f"batch_usage_{level + 1}"] = (used, jnp.float32(size))
-        stats = jax.lax.stop_gradient((usage, quantized.residuals, cells))
-        return loss, (metrics, stats)
+        stats = Stats(sums=usage, rows=(quantized.residuals, cells))
+        return loss, (metrics, jax.lax.stop_gradient(stats))
+
+    def weight(self, batch: PyTree) -> Float[Array, ""]:
+        return jnp.float32(len(batch["vectors"]))
 
     def fold(
         self,
         params: PyTree,
         state: Codebooks,
         opt_state: PyTree,
-        stats: PyTree,
+        stats: Stats,
         key: Key[Array, ""],
     ) -> tuple[PyTree, PyTree, PyTree]:
         if isinstance(self.model, ResidualKMeansConfig):
             return params, state, opt_state  # the k-means start is all there is
-        usage, residuals, cells = stats
-        moved = update(state, usage, decay=self.config.decay)
+        residuals, cells = stats.rows
+        moved = update(state, stats.sums, decay=self.config.decay)
         if self._learns_codebooks:
             # The average only counts what is used; the optimizer moves the codewords.
             moved = replace(moved, vectors=params[_CODEBOOKS])
@@ -338,6 +344,17 @@ class TokenizerTask:
         if self.model.principal:
             return encoder["linear"]["kernel"].shape[0]
         return encoder["Dense_0"]["kernel"].shape[0]
+
+
+def _name_axes(codebooks: Codebooks) -> Any:
+    """The codebooks with the logical names of their axes, in boxes."""
+    names = ("levels", "codes", None)
+    boxed = {
+        each: nn.LogicallyPartitioned(leaf, names[: leaf.ndim])
+        for each, leaf in vars(codebooks).items()
+        if each in ("vectors", "counts", "sums")
+    }
+    return replace(codebooks, **boxed)
 
 
 def _shapes(params: PyTree, codebooks: Codebooks) -> dict[str, tuple[int, ...]]:

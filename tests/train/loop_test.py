@@ -14,6 +14,7 @@ from sid_jax.train.loop import Diverged, Interrupted, TrainConfig, fit, load_par
 from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.progress import read_metrics
 from sid_jax.train.sharding import MeshConfig
+from sid_jax.train.step import Stats
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.3, schedule="cosine", warmup_steps=2)
 
@@ -38,11 +39,12 @@ class Line:
         x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
         error = x[:, : self.width] @ params["w"] + state["offset"] - batch["y"]
         metrics = {"large": ((jnp.abs(error) > 1).sum(), error.size)}
-        return jnp.mean(error**2), (metrics, jnp.abs(error).mean())
+        stats = Stats(sums=jnp.abs(error).mean())
+        return jnp.mean(error**2), (metrics, stats)
 
     def fold(self, params, state, opt_state, stats, key):
         noise = 0.01 * jax.random.normal(key)
-        error = 0.9 * state["error"] + 0.1 * stats + noise
+        error = 0.9 * state["error"] + 0.1 * stats.sums + noise
         return params, state | {"error": error}, opt_state
 
 
@@ -293,3 +295,8 @@ def test_a_run_leaves_no_thread_behind(tmp_path):
 def test_bad_fields_are_named(field):
     with pytest.raises(InputError, match=rf"train\.{next(iter(field))}"):
         TrainConfig(**({"steps": 1} | field))
+
+
+def test_a_batch_that_does_not_divide_into_parts_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"accumulate=3: a batch of 8 rows over 2 dev"):
+        _fit(tmp_path, mesh=MeshConfig(data=2), train={"accumulate": 3})

@@ -8,7 +8,7 @@ from flax.linen.spmd import with_logical_constraint
 
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sid_jax.train.sharding import MeshConfig, make_mesh, place, use_mesh
-from sid_jax.train.step import abstract_state, jit_train_step, start_state
+from sid_jax.train.step import Stats, abstract_state, jit_train_step, start_state
 
 WIDTH = 8
 
@@ -43,10 +43,13 @@ class Regression:
         error = Net().apply({"params": params}, batch["x"]) - batch["y"]
         loss = jnp.mean(error**2)
         metrics = {"error": (jnp.abs(error).sum(), error.size)}
-        return loss, (metrics, batch["x"].mean(0))
+        return loss, (metrics, Stats(sums=batch["x"].sum(0), rows=batch["y"]))
+
+    def weight(self, batch):
+        return jnp.float32(len(batch["x"]))
 
     def fold(self, params, state, opt_state, stats, key):
-        mean = 0.9 * state["mean"] + 0.1 * stats
+        mean = 0.9 * state["mean"] + 0.1 * stats.sums / len(stats.rows)
         return params, {"mean": mean, "folds": state["folds"] + 1}, opt_state
 
 
@@ -143,7 +146,7 @@ class Dice:
         return params, {"a": same, "b": same, "draw": jax.random.uniform(key)}
 
     def loss(self, params, state, batch, key):
-        return jax.random.uniform(key), ({}, {})
+        return jax.random.uniform(key), ({}, Stats())
 
     def fold(self, params, state, opt_state, stats, key):
         return params, state | {"draw": jax.random.uniform(key)}, opt_state

@@ -13,7 +13,9 @@ from sid_jax.errors import InputError
 from sid_jax.models.codebooks import lookup, make_codebooks
 from sid_jax.models.quantizer import count_usage, quantize
 from sid_jax.models.rqvae import ResidualKMeansConfig, RQVAEConfig
+from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.sharding import MeshConfig
+from sid_jax.train.step import Stats
 from sid_jax.train.tokenizer_config import (
     CooccurrenceTerm,
     TaxonomyTerm,
@@ -22,11 +24,10 @@ from sid_jax.train.tokenizer_config import (
 from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
 
 ONE = MeshConfig(data=1)
-MESH = MeshConfig(data=4, model=2, rules="fsdp_tensor")
 BATCH, FEATURES = 16, 6
 LEARNS = TokenizerTaskConfig(start_rows=64, start_iterations=5)
 RQVAE = TokenizerTask(
-    LEARNS, RQVAEConfig(hidden=(8,), latent=FEATURES, codebook_sizes=(5, 5))
+    LEARNS, RQVAEConfig(hidden=(8,), latent=FEATURES, codebook_sizes=(6, 6))
 )
 KMEANS = TokenizerTask(LEARNS, ResidualKMeansConfig(codebook_sizes=(5, 5)))
 
@@ -57,7 +58,7 @@ EVERYTHING = TokenizerTask(
         even=0.01,
     ),
     replace(RQVAE.model, principal=True, latent=4),
-    blocks=(2, 3),
+    blocks=(2, 4),
 )
 
 
@@ -83,16 +84,15 @@ def full_batch(step):
 
 
 @pytest.mark.parametrize(
-    ("task", "stream"),
-    [(RQVAE, item_batch), (EVERYTHING, full_batch)],
+    ("task", "stream", "hidden"),
+    # A hidden layer there and one back; two streams more are encoded.
+    [(RQVAE, item_batch, 2), (EVERYTHING, full_batch, 4)],
     ids=["plain", "everything"],
 )
-def test_a_mesh_gives_what_one_device_gives(task, stream, train):
-    state, _, losses = train(task, stream, MESH, 3)
-    alone, _, wanted = train(task, stream, ONE, 3)
-    np.testing.assert_allclose(losses, wanted, rtol=1e-5, atol=1e-5)
-    assert len(set(losses)) == 3
-    chex.assert_trees_all_close(state.params, alone.params, rtol=1e-3, atol=1e-4)
+def test_a_mesh_gives_what_one_device_gives(
+    task, stream, hidden, layout, equal_on_a_mesh
+):
+    equal_on_a_mesh(task, stream, layout, constraints=2 * hidden)
 
 
 def start(task):
@@ -108,7 +108,7 @@ def item_batches(drawn):
 
 def test_a_tokenizer_starts_from_the_kmeans_of_its_latents():
     params, codebooks = start(RQVAE)
-    assert codebooks.sizes == (5, 5) and codebooks.vectors.shape == (2, 5, FEATURES)
+    assert codebooks.sizes == (6, 6) and codebooks.vectors.shape == (2, 6, FEATURES)
     drawn, key = [], jax.random.key(1)
     same, codebooks = RQVAE.prepare(params, codebooks, item_batches(drawn), key)
     assert drawn == [0, 1, 2, 3]  # 64 rows
@@ -212,7 +212,7 @@ def test_evenly_used_codes_do_not_restart_in_a_small_batch():
     even = state.counts * rows / codes
     state = state.replace(counts=even, sums=vectors[None] * even[..., None])
     used = quantize(vectors[:rows], state)
-    stats = (count_usage(used, state), used.residuals, None)
+    stats = Stats(sums=count_usage(used, state), rows=(used.residuals, None))
     _, after, _ = task.fold({}, state, (), stats, jax.random.key(1))
     np.testing.assert_allclose(after.vectors, state.vectors, rtol=0.01, atol=0.01)
 
@@ -332,3 +332,51 @@ def test_more_beams_leave_less():
     assert (best <= greedy + 1e-6).all() and best.sum() < greedy.sum()
     left = RQVAE.encode(params, vectors) - lookup(codes, codebooks)
     np.testing.assert_allclose(best, (left**2).sum(axis=1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_in_parts_is_the_batch(train):
+    mesh, sgd = MeshConfig(data=2), OptimizerConfig(name="sgd", learning_rate=0.02)
+    whole, metrics, losses = train(RQVAE, item_batch, mesh, 3, sgd)
+    parts, told, found = train(RQVAE, item_batch, mesh, 3, sgd, accumulate=4)
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    chex.assert_trees_all_close(parts.params, whole.params, rtol=1e-5, atol=1e-6)
+    # Dead codes restart on the rows of the whole batch, in its order.
+    chex.assert_trees_all_close(parts.state, whole.state, rtol=1e-5, atol=1e-6)
+    for name in ("reconstruction", "commitment"):
+        np.testing.assert_allclose(told[name], metrics[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "learned", ["average", pytest.param("gradient", marks=pytest.mark.slow)]
+)
+def test_half_the_bits_learn_the_same(learned):
+    """Encoder and decoder in bfloat16; codebooks, distances, losses in float32."""
+    plain = replace(RQVAE, config=replace(LEARNS, codebooks=learned))
+    task = replace(plain, config=replace(plain.config, dtype="bfloat16"))
+    params, codebooks = start(plain)
+    key = jax.random.key(1)
+    params, codebooks = plain.prepare(params, codebooks, item_batches([]), key)
+    batch = jax.tree.map(jnp.asarray, item_batch(0))
+
+    def grad(task, params):
+        def loss(params):
+            return task.loss(params, codebooks, batch, key)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    text = str(jax.make_jaxpr(lambda x: grad(task, x))(params))
+    products = [line for line in text.split("\n") if "= dot_general" in line]
+    assert sum(":bf16[" in line for line in products) == 2 + 2 + 2 * 4 - 1
+    ((loss, (_, stats)), grads), ((wanted, _), exact) = (
+        jax.jit(grad, static_argnums=0)(each, params) for each in (task, plain)
+    )
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((loss, grads, stats))}
+    assert kinds == {np.dtype("float32")}
+    assert loss != wanted
+    np.testing.assert_allclose(loss, wanted, rtol=0.02)
+    flat, exact = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(each)])
+        for each in (grads, exact)
+    )
+    cosine = flat @ exact / np.linalg.norm(flat) / np.linalg.norm(exact)
+    assert cosine > 0.99
