@@ -12,6 +12,7 @@ from sid_jax.errors import InputError
 from sid_jax.verbs.judging import (
     run_audit,
     run_compare,
+    run_compile,
     run_evaluate,
     run_flavours,
     run_inspect,
@@ -32,6 +33,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "embed": run_embed,
     "train": run_train,
     "sweep": run_sweep,
+    "compile": run_compile,
     "encode": run_encode,
     "inspect": run_inspect,
     "compare": run_compare,
@@ -47,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
-      0; 2 for bad input; 3 where `sid compare` finds that a limit is missed; 130 when
-      interrupted; 1 otherwise.
+      0; 2 for bad input; 3 where `sid compare` finds that a limit is missed, or `sid
+      compile` that a program does not fit; 130 when interrupted; 1 otherwise.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -17,6 +17,7 @@ FLAGS = {
     "embed": ["--items", "--data", "--encoder", "--recipe", "--texts", "--out"],
     "train": ["experiments/FILE.py", "--workdir", "--any.field"],
     "sweep": ["PATH", "--workdir", "--seeds", "--only"],
+    "compile": ["experiments/FILE.py", "--topology", "--items", "--any.field"],
     "encode": ["--tokenizer", "--items", "--out", "--extend", "--vectors"],
     "inspect": ["PATH", "--vectors", "--out"],
     "compare": [

@@ -1,10 +1,8 @@
 """`sid evaluate`: a retriever on held-out baskets, beside what needs no training."""
 
-import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from sid_jax.flows.figures import format_table
 from sid_jax.flows.ranker import load_ranker, rank
 from sid_jax.flows.retriever import Retriever, choose_requests, load_retriever
 from sid_jax.flows.runs import Log
+from sid_jax.flows.samples import write_samples
 from sid_jax.flows.slicing import (
     describe_answers,
     slice_answers,
@@ -40,7 +39,7 @@ from sid_jax.report.pictures import bars
 from sid_jax.report.plots import save
 from sid_jax.sids.beam import Beams
 from sid_jax.sids.index import Products
-from sid_jax.sids.vocab import format_sid
+from sid_jax.train import hosts
 from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import MetricsLog
 from sid_jax.typing import NDArray
@@ -58,7 +57,6 @@ VIEWS = {
     "new": "targets new to the household",
 }
 _DEPTH = 4  # products per place of a list that its different SIDs are taken from
-_NUM_SAMPLES = 8
 _SHOWN = 10
 
 
@@ -103,7 +101,7 @@ def evaluate_retriever(
             "to 0"
         )
     corpus = Corpus.load(config, folder / runs.SIDS)
-    keep_corpus(folder, corpus)
+    hosts.first(keep_corpus, folder, corpus)
     limit = config.search.max_requests
     requests = choose_requests(config, corpus.data, corpus.test, limit)
     top = config.search.top
@@ -132,17 +130,16 @@ def evaluate_retriever(
         values |= _compare_exact(retriever, requests, oracle, log)
     values["beam_yield"] = float(np.mean(found.beam_yield))
     values["carried"] = _carried(corpus, requests)
-    samples = [
-        _sample(corpus, requests, row, answers[row], found.scores[row])
-        for row in range(min(_NUM_SAMPLES, len(requests)))
-    ]
-    with replacing(folder / runs.SAMPLES) as temporary:
-        temporary.write_text("".join(json.dumps(each) + "\n" for each in samples))
-    with replacing(folder / runs.SLICES) as temporary:
-        save(bars(slice_panels(values, drawn_systems(values))), temporary, "png")
-    metrics = MetricsLog(folder / runs.METRICS, None)
-    metrics.write(step, values | _search_fields(config))
-    metrics.close()
+
+    def write() -> None:
+        write_samples(folder, corpus, requests, found)
+        with replacing(folder / runs.SLICES) as temporary:
+            save(bars(slice_panels(values, drawn_systems(values))), temporary, "png")
+        metrics = MetricsLog(folder / runs.METRICS, None)
+        metrics.write(step, values | _search_fields(config))
+        metrics.close()
+
+    hosts.first(write)
     log(format_values(values, len(requests)))
     return values
 
@@ -367,34 +364,3 @@ def _judge(
 def _carried(corpus: Corpus, requests: Requests) -> float:
     sold = corpus.store.of(requests.retailers, np.maximum(requests.targets, 0))
     return float(np.mean(sold[requests.targets >= 0] > 0))
-
-
-def _sample(
-    corpus: Corpus, requests: Requests, row: int, answer: NDArray, scores: NDArray
-) -> dict[str, Any]:
-    """A request and its answer in words, for the report."""
-    bought = {int(item) for item in requests.owned[row] if item >= 0}
-    wanted = {int(item) for item in requests.targets[row] if item >= 0}
-    told = zip(answer[:_SHOWN].tolist(), scores[:_SHOWN].tolist(), strict=True)
-    shown = {item: score for item, score in told if item >= 0}
-
-    def describe(item: int, hits: Collection[int] = ()) -> dict[str, Any]:
-        return {
-            "item_id": corpus.catalog.item_ids[item],
-            "sid": format_sid(corpus.codes[item]),
-            "title": corpus.catalog.titles[item],
-            "category": " > ".join(corpus.catalog.categories[item]),
-            "owned": item in bought,
-            "hit": item in hits,
-        }
-
-    return {
-        "user": corpus.data.users[requests.users[row]],
-        "retailer": corpus.data.retailers[requests.retailers[row]],
-        "history": [describe(int(i)) for i in requests.history[row] if i >= 0],
-        "basket": [describe(int(i)) for i in requests.basket[row] if i >= 0],
-        "held_out": [describe(item, shown) for item in sorted(wanted)],
-        "retrieved": [
-            describe(item, wanted) | {"score": score} for item, score in shown.items()
-        ],
-    }

@@ -1,9 +1,7 @@
 """The report of a retriever's run, from the files in its folder alone."""
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 from sid_jax import __version__
 from sid_jax.config import RetrieverExperiment, SearchConfig, digest_config
@@ -20,10 +18,10 @@ from sid_jax.flows.evaluate import (
     shown_views,
 )
 from sid_jax.flows.inspect import make_curves, make_similarity
+from sid_jax.flows.samples import read_samples
 from sid_jax.flows.slicing import slice_pictures, slice_tables
 from sid_jax.flows.tokenizer import read_figures
-from sid_jax.report.page import Report, Sample, write_report
-from sid_jax.report.story import Product
+from sid_jax.report.page import Report, write_report
 from sid_jax.report.tables import Table
 from sid_jax.report.tree import ItemTree
 
@@ -45,7 +43,7 @@ def report_run(folder: Path, out: Path, tokenizer: Path | None = None) -> None:
     table = runs.read_sids(folder / runs.SIDS)
     catalog = runs.read_catalog(folder)
     rows, values = runs.read_rows(folder), read_judgement(folder)
-    samples = _read_samples(folder)
+    samples = read_samples(folder)
     if not values:
         raise InputError(f"{folder} was not evaluated yet: sid evaluate {folder}")
     codes, sizes = table.codes(), table.manifest.codebook_sizes
@@ -123,43 +121,9 @@ def _whole(figures: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _read_samples(folder: Path) -> list[Sample]:
-    path = folder / runs.SAMPLES
-    try:
-        return [_sample(json.loads(line)) for line in path.read_text().splitlines()]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: not readable ({error!r}); `sid evaluate {folder}` writes it anew"
-        ) from None
-
-
 def _ranking(values: dict[str, float], view: str, title: str) -> Table:
     rows = {}
     for name in shown_systems(values):
         columns = [f"{m}@{k}" for m in ("recall", "ndcg") for k in (5, 10, 50)]
         rows[name] = {each: values[f"{view}/{name}/{each}"] for each in columns}
     return Table(title=title[0].upper() + title[1:], rows=rows)
-
-
-def _sample(plain: dict[str, Any]) -> Sample:
-    def products(name: str) -> list[Product]:
-        return [
-            Product(
-                sid=each["sid"],
-                title=each["title"] or each["item_id"],
-                category=each["category"],
-                score=each.get("score"),
-                hit=each["hit"],
-                owned=each["owned"] and name != "history",  # where all of them are
-            )
-            for each in plain[name]
-        ]
-
-    return Sample(
-        shopper=f"Household {plain['user']}",
-        retailer=f"store {plain['retailer']}",
-        history=products("history"),
-        basket=products("basket"),
-        held_out=products("held_out"),
-        retrieved=products("retrieved"),
-    )

@@ -38,10 +38,11 @@ from sid_jax.sids.index import ItemIndex
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
+from sid_jax.train import hosts
 from sid_jax.train.loop import fit, load_params
 from sid_jax.train.retriever_task import RetrieverTask
 from sid_jax.train.scorer_task import ScorerTask
-from sid_jax.train.sharding import MeshConfig, make_mesh
+from sid_jax.train.sharding import MeshConfig, input_share, make_mesh
 from sid_jax.typing import Float, Int, NDArray, PyTree
 
 VALIDATION = "validation"
@@ -68,15 +69,19 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
         begun = None if done is None else folder
         vectors = find_vectors(begun, corpus, Path(config.tokenizer))
     before = _load_start(config, corpus, vectors) if done is None else None
-    if done is None:
-        for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS, runs.ITEM_VECTORS):
-            (folder / name).unlink(missing_ok=True)  # of a run that never began
-        with replacing(folder / runs.SIDS) as temporary:
-            shutil.copyfile(source, temporary)
-    keep_corpus(folder, corpus)
-    if vectors is not None:
-        keep_vectors(folder, vectors)
-    write_config(folder / runs.CONFIG, config)
+
+    def begin() -> None:
+        if done is None:
+            for name in (runs.CATALOG, runs.INDEX, runs.RETAILERS, runs.ITEM_VECTORS):
+                (folder / name).unlink(missing_ok=True)  # of a run that never began
+            with replacing(folder / runs.SIDS) as temporary:
+                shutil.copyfile(source, temporary)
+        keep_corpus(folder, corpus)
+        if vectors is not None:
+            keep_vectors(folder, vectors)
+        write_config(folder / runs.CONFIG, config)
+
+    hosts.first(begin)
     if done is not None and done >= config.train.steps:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
         return
@@ -90,11 +95,14 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
         f"{corpus.vocab.size:,} tokens"
     )
     told = corpus.train, corpus.codes, corpus.vocab
-    size, seed = config.batch_size, config.train.seed
+    index_, count = input_share(make_mesh(config.mesh))
+    share: dict[str, Any] = {"process": index_, "num_processes": count}
+    share["seed"] = config.train.seed
     if isinstance(config.prompts, SequenceConfig):
-        stream = sequence_stream(*told, config.prompts, size, seed=seed)
+        stream = sequence_stream(*told, config.prompts, config.batch_size, **share)
     else:
-        stream = prompt_stream(*told, config.prompts, size, seed=seed, vectors=vectors)
+        share["vectors"] = vectors
+        stream = prompt_stream(*told, config.prompts, config.batch_size, **share)
     evaluators = {}
     if len(corpus.validation):
         limit = config.search.validation_requests

@@ -5,7 +5,7 @@ compared once, for as many items as may be answered under it, and the index tell
 apart, as it does for a retriever that spells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,8 +21,9 @@ from sid_jax.models.sasrec import SASRec, item_rows
 from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Sequences, Vocab
+from sid_jax.train.hosts import fetch
 from sid_jax.train.scorer_task import ScorerTask
-from sid_jax.train.sharding import make_mesh, place, use_mesh
+from sid_jax.train.sharding import make_mesh, spread, use_mesh
 from sid_jax.typing import Bool, Float, Int, NDArray, PyTree
 
 
@@ -111,9 +112,9 @@ class Scorer:
             batch, eligible = self._lay_out(part), self._eligible(part, mask)
             few = min(width, eligible.shape[1])
             with use_mesh(mesh, self.config.mesh.rules):
-                batch, eligible = place((batch, eligible), mesh)
+                batch, eligible = spread((batch, eligible), mesh)
                 scores, best = self._jitted(params, batch, eligible, few)
-            scores, best = np.asarray(scores)[:count], np.asarray(best)[:count]
+            scores, best = (each[:count] for each in fetch((scores, best)))
             part, mask = part.take(np.arange(count)), mask[:count]
             yield self._products(part, scores, best, mask, top), None
 
@@ -127,9 +128,9 @@ class Scorer:
         for part, count in asked.batches(size, mesh.shape["data"]):
             chosen = np.maximum(part.targets, 0)
             with use_mesh(mesh, self.config.mesh.rules):
-                batch, chosen = place((self._lay_out(part), chosen), mesh)
+                batch, chosen = spread((self._lay_out(part), chosen), mesh)
                 scores = self._scoring(self.params, batch, chosen)
-                found.append(np.asarray(scores)[:count])
+                found.append(fetch(scores)[:count])
         scores = np.concatenate(found)
         return np.where(items >= 0, scores, np.nan)
 
@@ -208,18 +209,29 @@ class Scorer:
     @cached_property
     def _jitted(self):
         task = self._task
-        rows = compared = jnp.asarray(task.rows)
+        compared = jnp.asarray(task.rows)
         if self._by_sid:
             told = self.table.sids, self.vocab.codebook_sizes
             compared = jnp.asarray(item_rows(task.model, *told)[0])
 
-        def answer(params, batch, eligible, few):
-            scores: Any = task.module.apply(
-                {"params": params}, batch, rows, compared, method=_next_scores
-            )
-            return jax.lax.top_k(scores + jnp.log(eligible), few)
+        return jax.jit(answer_program(task, compared), static_argnums=3)
 
-        return jax.jit(answer, static_argnums=3)
+
+def answer_program(
+    task: ScorerTask, compared: jax.Array
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The search of a retriever that scores: (params, batch, eligible, how many) ->
+    scores and places of the best of `compared`, candidates by their rows; not compiled.
+    """
+    rows = jnp.asarray(task.rows)
+
+    def answer(params, batch, eligible, few):
+        scores: Any = task.module.apply(
+            {"params": params}, batch, rows, compared, method=_next_scores
+        )
+        return jax.lax.top_k(scores + jnp.log(eligible), few)
+
+    return answer
 
 
 def _next_scores(

@@ -26,8 +26,9 @@ from sid_jax.sids.scoring import score_sids
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.trie import Trie, build_trie
 from sid_jax.sids.vocab import Prompts, Vocab
+from sid_jax.train.hosts import fetch
 from sid_jax.train.retriever_task import build_retriever
-from sid_jax.train.sharding import make_mesh, place, use_mesh
+from sid_jax.train.sharding import make_mesh, spread, use_mesh
 from sid_jax.typing import Array, Bool, Float, Int, Key, NDArray, PyTree
 
 _SCORED_AT_ONCE = 2**16  # SIDs, over all requests of a batch
@@ -111,9 +112,9 @@ class Speller(Answerer):
         for part, count in asked.batches(size, self.shares):
             codes = self.codes[np.maximum(part.targets, 0)]
             with use_mesh(mesh, self.config.mesh.rules):
-                prompts, codes = place((self._prompts(part), codes), mesh)
+                prompts, codes = spread((self._prompts(part), codes), mesh)
                 scores = self._scoring(params, trie, prompts, codes)
-                found.append(np.asarray(scores)[:count])
+                found.append(fetch(scores)[:count])
         scores = np.concatenate(found)
         return np.where(items >= 0, scores, np.nan)
 
@@ -127,7 +128,7 @@ class Speller(Answerer):
         params = self.params if params is None else params
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):
-            prompts = place(self._prompts(requests), mesh)
+            prompts = spread(self._prompts(requests), mesh)
             allowed = self._allow(requests, item_mask, mesh)
             return self._jitted(params, self.trie, prompts, allowed, key)
 
@@ -138,10 +139,10 @@ class Speller(Answerer):
         if item_mask is None:
             stores = requests.retailers.tolist()
             allowed = self._stores.take(stores, self.index.leaves_at)
-            return replace(allowed, rows=place(allowed.rows, mesh))
+            return replace(allowed, rows=spread(allowed.rows, mesh))
         num_leaves = len(self.table.sids)
         mask = self.index.allowed(requests.retailers, item_mask, num_leaves)
-        return place(mask, mesh)
+        return spread(mask, mesh)
 
     @cached_property
     def trie(self) -> Trie:
@@ -199,27 +200,35 @@ class Speller(Answerer):
 
         `batch_axis` as `beam_search` takes it.
         """
-        module, config = self._module, self.config
-        draws = config.search.temperature > 0
+        return search_program(self.config, self.vocab, batch_axis)
 
-        def search(params, trie: Trie, prompts: Prompts, allowed, key) -> Beams:
-            def call(method: str, *args: Any) -> Any:
-                return module.apply({"params": params}, *args, method=method)
 
-            context = call("context", prompts)
-            if config.task.softmax == "existing":
-                context = context.replace(trie=trie)
-            return beam_search(
-                partial(call, "step"),
-                context,
-                call("start", context),
-                trie,
-                num_beams=config.search.num_beams,
-                allowed=allowed,
-                softmax="allowed" if draws else config.task.softmax,
-                temperature=float(config.search.temperature) if draws else 1.0,
-                key=key if draws else None,
-                batch_axis=batch_axis,
-            )
+def search_program(
+    config: RetrieverExperiment, vocab: Vocab, batch_axis: str | None = None
+) -> Callable[..., Beams]:
+    """The search of a retriever that spells, as `Speller.program` has it."""
+    assert not isinstance(config.model, SASRecConfig)  # that is a `Scorer`
+    module = build_retriever(config.model, vocab)
+    draws = config.search.temperature > 0
 
-        return search
+    def search(params, trie: Trie, prompts: Prompts, allowed, key) -> Beams:
+        def call(method: str, *args: Any) -> Any:
+            return module.apply({"params": params}, *args, method=method)
+
+        context = call("context", prompts)
+        if config.task.softmax == "existing":
+            context = context.replace(trie=trie)
+        return beam_search(
+            partial(call, "step"),
+            context,
+            call("start", context),
+            trie,
+            num_beams=config.search.num_beams,
+            allowed=allowed,
+            softmax="allowed" if draws else config.task.softmax,
+            temperature=float(config.search.temperature) if draws else 1.0,
+            key=key if draws else None,
+            batch_axis=batch_axis,
+        )
+
+    return search

@@ -26,8 +26,10 @@ from sid_jax.flows import runs
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.sids.table import SidTable, write_table
+from sid_jax.train import hosts
 from sid_jax.train.loop import checkpoint_step, fit
 from sid_jax.train.progress import MetricsLog
+from sid_jax.train.sharding import input_share, make_mesh
 from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
 from sid_jax.typing import Float, Int, NDArray
 
@@ -59,20 +61,23 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
         )
     bought = count_purchases(data, len(catalog))
     before = _load_start(config)
-    if done is None:
-        log(f"item vectors of {len(catalog):,} items")
-        recipe, cells = _fit_recipe(config, catalog, data, rows, before)
-        (folder / runs.CATALOG).unlink(missing_ok=True)  # of a run that never began
-        recipe.save(folder / runs.VECTORS)
-        if cells is not None:
-            cells.save(folder / runs.CELLS)
-    else:
-        recipe = ItemVectors.load(folder / runs.VECTORS)
-        cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
-    runs.keep_catalog(folder, catalog)
-    if bought is not None and not (folder / runs.PURCHASES).exists():
-        write_purchases(folder / runs.PURCHASES, catalog.item_ids, bought)
-    write_config(folder / runs.CONFIG, config)
+
+    def begin() -> None:
+        if done is None:
+            log(f"item vectors of {len(catalog):,} items")
+            recipe, cells = _fit_recipe(config, catalog, data, rows, before)
+            (folder / runs.CATALOG).unlink(missing_ok=True)  # of a run that never began
+            recipe.save(folder / runs.VECTORS)
+            if cells is not None:
+                cells.save(folder / runs.CELLS)
+        runs.keep_catalog(folder, catalog)
+        if bought is not None and not (folder / runs.PURCHASES).exists():
+            write_purchases(folder / runs.PURCHASES, catalog.item_ids, bought)
+        write_config(folder / runs.CONFIG, config)
+
+    hosts.first(begin)
+    recipe = ItemVectors.load(folder / runs.VECTORS)
+    cells = Cells.load(folder / runs.CELLS) if config.cells.columns else None
     if done is None or done < config.train.steps:
         stream = _make_stream(config, catalog, data, recipe, cells, rows, before)
         sizes = " x ".join(map(str, config.model.codebook_sizes))
@@ -95,29 +100,29 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
     else:
         log(f"{folder}: already finished at step {done} of {config.train.steps}")
     tokenizer = Tokenizer.load(folder)
-    if (folder / runs.SIDS).exists() and _find_figures(folder):
-        table = runs.read_sids(folder / runs.SIDS)
-        made_of = (table.manifest.tokenizer, table.manifest.catalog)
-        if made_of == (tokenizer.digest(), catalog.digest()):
-            return table
+    if hosts.agree(_is_encoded(folder, tokenizer, catalog)):
+        return runs.read_sids(folder / runs.SIDS)
     old = _old_codes(config, catalog, before)
     encoded = tokenizer.encode(catalog, old, config.start.slack)
-    table = tokenizer.table(catalog, encoded)
-    values = judge_codes(
-        encoded.codes,
-        config.model.codebook_sizes,
-        encoded.vectors,
-        catalog,
-        bought,
-        (rows, held),
-        encoded.errors,
-    )
-    metrics = MetricsLog(folder / runs.METRICS, None)
     step = checkpoint_step(folder) or 0
-    metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
-    metrics.close()
-    write_table(folder / runs.SIDS, table)
-    return table
+
+    def finish() -> None:
+        values = judge_codes(
+            encoded.codes,
+            config.model.codebook_sizes,
+            encoded.vectors,
+            catalog,
+            bought,
+            (rows, held),
+            encoded.errors,
+        )
+        metrics = MetricsLog(folder / runs.METRICS, None)
+        metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
+        metrics.close()
+        write_table(folder / runs.SIDS, tokenizer.table(catalog, encoded))
+
+    hosts.first(finish)
+    return runs.read_sids(folder / runs.SIDS)
 
 
 def judge_codes(
@@ -169,6 +174,15 @@ def read_figures(folder: Path) -> dict[str, float]:
             "`sid train` again"
         )
     return found
+
+
+def _is_encoded(folder: Path, tokenizer: Tokenizer, catalog: Catalog) -> bool:
+    """Whether a run has the SIDs of its tokenizer and catalog, and has judged them."""
+    if not (folder / runs.SIDS).exists() or not _find_figures(folder):
+        return False
+    manifest = runs.read_sids(folder / runs.SIDS).manifest
+    made_of = (manifest.tokenizer, manifest.catalog)
+    return made_of == (tokenizer.digest(), catalog.digest())
 
 
 def _start_of(before: Tokenizer | None, slack: float) -> TokenizerStart | None:
@@ -237,6 +251,8 @@ def _make_stream(
     """Batches of the items to learn from, and what its terms need beside them."""
     known = catalog if len(rows) == len(catalog) else catalog.take(rows)
     paths, related, pairs, seed = None, None, None, config.train.seed
+    index, count = input_share(make_mesh(config.mesh))
+    share: dict[str, Any] = {"process": index, "num_processes": count}
     if config.task.taxonomy.weight:
         tree = Taxonomy.from_paths(known.categories)
         paths, sampler = category_paths(tree), config.sampler
@@ -254,6 +270,7 @@ def _make_stream(
                 items_per_leaf=sampler.items_per_leaf,
                 sibling_share=sampler.sibling_share,
                 power=sampler.power,
+                **share,
             )
     if config.task.cooccurrence.weight:
         found = _mine_pairs(config, data, len(catalog), rows)
@@ -263,6 +280,7 @@ def _make_stream(
             config.pairs.batch_pairs,
             seed=seed,
             power=config.pairs.power,
+            **share,
         )
     items = ItemArrays(
         vectors=recipe.encode(known),
@@ -272,7 +290,7 @@ def _make_stream(
         old=_old_codes(config, known, before),
     )
     return item_stream(
-        items, config.batch_size, seed=seed, related=related, pairs=pairs
+        items, config.batch_size, seed=seed, related=related, pairs=pairs, **share
     )
 
 

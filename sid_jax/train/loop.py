@@ -6,11 +6,10 @@ needs no more than the state: resumed equals uninterrupted, bit for bit.
 
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from jax.sharding import Mesh
 
 from sid_jax.errors import InputError
 from sid_jax.train.checkpoint import Checkpointer
+from sid_jax.train.hosts import Stop, is_first, listen
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sid_jax.train.profile import Profiler
 from sid_jax.train.progress import MetricsLog, Progress, Window
@@ -100,14 +100,15 @@ class Interrupted(Exception):  # noqa: N818 - asked for, hence no error
     """A signal stopped the run; what was done is saved.
 
     Attributes:
-      signal: SIGINT (Ctrl-C) or SIGTERM.
+      signal: SIGINT (Ctrl-C) or SIGTERM; the latter, too, where another process was
+        the one to get a signal.
       step: steps done.
     """
 
-    def __init__(self, number: int, step: int, folder: Path):
+    def __init__(self, stop: Stop, step: int, folder: Path):
         saved = f"saved in {folder}" if step else "nothing to save yet"
         super().__init__(f"stopped at step {step}, {saved}; run again to go on")
-        self.signal = signal.Signals(number)
+        self.signal = stop.signal or signal.SIGTERM
         self.step = step
 
 
@@ -142,6 +143,9 @@ def fit(
       evaluators: called with (params, state), which they must not keep.
       log: takes lines for the user.
 
+    In many processes, all of them call it with their own part of each batch
+    (`sharding.input_share`), and the first writes.
+
     Returns:
       The state after the last step.
 
@@ -164,7 +168,7 @@ def fit(
     config_json = json.dumps({name: asdict(part) for name, part in parts.items()})
 
     with ExitStack() as stack:
-        stop = stack.enter_context(_listen())
+        stop = stack.enter_context(listen())
         stack.enter_context(use_mesh(devices, mesh.rules))
         checkpoints = Checkpointer(folder / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
@@ -182,7 +186,7 @@ def fit(
             batches = _until_stopped(stream, devices, stop, folder)
             state = start_state(task, transform, batch, batches, key, shardings)
 
-        records = MetricsLog(folder / "metrics.jsonl", start)
+        records = MetricsLog(folder / "metrics.jsonl" if is_first() else None, start)
         stack.callback(records.close)
         pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         train_step = jit_train_step(
@@ -219,7 +223,8 @@ def fit(
             last = step == config.steps
             log_now = last or step % config.log_every == 0
             eval_now = last or _divides(config.eval_every, step)
-            save_now = last or bool(stop) or _divides(config.checkpoint_every, step)
+            stop_now = stop.asked(step)
+            save_now = last or stop_now or _divides(config.checkpoint_every, step)
             if log_now or eval_now or save_now:
                 _stop_if_diverged(window, checkpoints)
             if log_now:
@@ -239,9 +244,9 @@ def fit(
             if save_now:
                 checkpoints.save(step, state, config_json)
             # 6. A signal that came since waits for the next step if none is saved here.
-            if save_now and stop:
+            if save_now and (stop_now or stop):
                 checkpoints.wait()
-                raise Interrupted(stop[0], step, folder)
+                raise Interrupted(stop, step, folder)
             if eval_now or save_now:
                 progress.restart(step)
     return state
@@ -288,31 +293,10 @@ def checkpoint_step(folder: str | Path) -> int | None:
         checkpoints.close()
 
 
-@contextmanager
-def _listen() -> Iterator[list[int]]:
-    """Yields a list that is empty until SIGINT or SIGTERM comes, then holds it."""
-    came: list[int] = []
-
-    def handle(number, frame):
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = ()  # only the main thread may listen; others are stopped otherwise
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
-def _until_stopped(stream, mesh: Mesh, stop: list[int], folder: Path) -> Iterator:
+def _until_stopped(stream, mesh: Mesh, stop: Stop, folder: Path) -> Iterator:
     for step in count():
         if stop:
-            raise Interrupted(stop[0], 0, folder)
+            raise Interrupted(stop, 0, folder)
         yield place(stream(step), mesh)
 
 

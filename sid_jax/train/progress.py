@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,15 +23,17 @@ class MetricsLog:
     """Appends to a file of one JSON object a line: step, time, then name -> value.
 
     Opened at a step, it drops the lines after that step (a resumed run writes them
-    again; None drops none) and a last line that was cut off. Values that are not finite
+    again; None drops none) and a last line that was cut off. Without a path it writes
+    nowhere. Values that are not finite
     become null.
     """
 
-    def __init__(self, path: str | Path, step: int | None):
-        self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        _trim(self._path, step)
-        self._file = self._path.open("a", encoding="utf-8")
+    def __init__(self, path: str | Path | None, step: int | None):
+        path = Path(os.devnull if path is None else path)
+        if path != Path(os.devnull):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _trim(path, step)
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes one line, and sees it to the file."""

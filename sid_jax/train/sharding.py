@@ -17,7 +17,7 @@ from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sid_jax.errors import InputError
-from sid_jax.typing import PyTree
+from sid_jax.typing import NDArray, PyTree
 
 # Rules of one row are tried in order, and a mesh axis serves one axis of an array: with
 # `batch` first, an activation [batch, embed] is split over its batch, not its width.
@@ -107,12 +107,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f" {len(devices)} devices: choose numbers whose product is {len(devices)}"
         )
     # Auto, because Linen's logical constraints refuse explicit axes.
-    return jax.make_mesh(
-        (data, config.model),
-        ("data", "model"),
-        (AxisType.Auto, AxisType.Auto),
-        devices=devices[:needed],
-    )
+    axes = ("data", "model"), (AxisType.Auto, AxisType.Auto)
+    mesh = jax.make_mesh((data, config.model), *axes, devices=devices[:needed])
+    if _in_order(mesh):
+        return mesh
+    # JAX's order follows the network's rings. Where it scatters a host's devices over
+    # the batch, the hosts' own order stands: a batch is the same rows in any case.
+    devices = sorted(devices[:needed], key=lambda each: (each.process_index, each.id))
+    shaped = np.asarray(devices).reshape(data, config.model)
+    return Mesh(shaped, axes[0], axis_types=axes[1])
 
 
 @contextmanager
@@ -165,6 +168,35 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def input_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of a batch this process reads: its index, and how many there are.
+
+    Processes that share devices along `model` alone read the same part.
+    """
+    own = np.flatnonzero(_local(mesh).any(axis=1))
+    return int(own[0]) // len(own), mesh.shape["data"] // len(own)
+
+
+def spread(batch: PyTree, mesh: Mesh) -> PyTree:
+    """`place` for a batch that every process has whole."""
+    index, count = input_share(mesh)
+
+    def own(leaf):
+        rows = len(leaf) // count
+        return leaf[index * rows : (index + 1) * rows]
+
+    return place(batch if count == 1 else jax.tree.map(own, batch), mesh)
+
+
+def replicate(tree: PyTree) -> PyTree:
+    """Arrays whole on every device of the mesh that they lie on."""
+    leaf = jax.tree.leaves(tree)[0]
+    if not isinstance(leaf.sharding, NamedSharding):
+        return tree
+    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
 def place(batch: PyTree, mesh: Mesh) -> PyTree:
     """The global batch from each process's own rows (NumPy arrays).
 
@@ -185,6 +217,18 @@ def place(batch: PyTree, mesh: Mesh) -> PyTree:
         return jax.make_array_from_process_local_data(sharding, leaf)
 
     return jax.tree_util.tree_map_with_path(place_leaf, batch)
+
+
+def _local(mesh: Mesh) -> NDArray:
+    """Which devices of a mesh are this process's: bool [data, model]."""
+    here = jax.process_index()
+    return np.vectorize(lambda device: device.process_index == here)(mesh.devices)
+
+
+def _in_order(mesh: Mesh) -> bool:
+    """Whether each process's devices stand together along the batch, by process."""
+    owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    return bool((np.diff(owners.min(axis=1)) >= 0).all())
 
 
 def _spec(name: str, box: nn.Partitioned, mesh: Mesh, rules: str) -> PartitionSpec:

@@ -8,13 +8,14 @@ summed over features and averaged over items (Lee et al. 2022 for the first two 
 there is no codebook loss, unless they are asked to learn by gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from sid_jax.errors import InputError
@@ -43,6 +44,7 @@ from sid_jax.models.rqvae import (
     start_at_principal_axes,
 )
 from sid_jax.models.sticky import stick
+from sid_jax.train.sharding import replicate
 from sid_jax.train.step import Aux, Stats, lower_floats
 from sid_jax.train.tokenizer_config import TokenizerTaskConfig
 from sid_jax.typing import Array, Float, Int, Key, PyTree, typed
@@ -128,12 +130,13 @@ class TokenizerTask:
         while rows < self.config.start_rows:
             gathered.append(next(batches))
             rows += len(gathered[-1]["vectors"])
-        vectors, *cells = (
-            jnp.concatenate([batch[name] for batch in gathered])[
-                : self.config.start_rows
-            ]
-            for name in ("vectors", *(["cells"] if self.blocks else []))
-        )
+
+        def whole(parts: Iterable[Array]) -> Array:
+            """On every device, so that any mesh starts with the same codebooks."""
+            rows = jnp.concatenate([replicate(part) for part in parts])
+            return rows[: self.config.start_rows]
+
+        vectors = whole(batch["vectors"] for batch in gathered)
         if len(vectors) < max(state.sizes):
             raise InputError(
                 f"start_rows={self.config.start_rows} is less than the codes of the"
@@ -142,13 +145,15 @@ class TokenizerTask:
             )
         if isinstance(self.model, RQVAEConfig) and self.model.principal:
             params = start_at_principal_axes(params, vectors)
+        encode = jax.jit(self.encode)
+        cells = whole(batch["cells"] for batch in gathered) if self.blocks else None
         codebooks = fit_codebooks(
             key,
-            self.encode(params, vectors),
+            whole(encode(params, batch["vectors"]) for batch in gathered),
             state.sizes,
             iterations=self.config.start_iterations,
             blocks=self.blocks,
-            cells=jax.device_get(cells[0]) if cells else None,
+            cells=None if cells is None else np.asarray(cells),
         )
         if self._learns_codebooks:
             params = params | {_CODEBOOKS: codebooks.vectors}

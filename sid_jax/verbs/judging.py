@@ -1,11 +1,15 @@
-"""Verbs that judge: SID tables by themselves and beside each other, retrievers."""
+"""Verbs that judge: SID tables by themselves and beside each other, retrievers, and
+experiments by what they would need.
+"""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from sid_jax.errors import InputError
 from sid_jax.verbs.words import NoPrefix, Positional, parse, say
 
 
@@ -123,6 +127,49 @@ def run_audit(argv: list[str]) -> None:
         vectors=given.vectors,
         top=given.top,
     )
+
+
+def run_compile(argv: list[str]) -> int:
+    """What an experiment would need on a pod, without one: memory and network."""
+    # A TPU's compiler runs anywhere; its devices are asked for nowhere.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from sid_jax.config import read_experiment
+    from sid_jax.flows.compile import Sizes, compile_experiment
+
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] in ("-h", "--help"):
+            say(_COMPILE_HELP)
+            return 0
+        raise InputError(f"name the experiment file first\n\n{_COMPILE_HELP}")
+    path, *rest = argv
+    experiment = read_experiment(path)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        config: Annotated[type(experiment), NoPrefix]  # pyright: ignore
+        """The experiment."""
+        sizes: Annotated[Sizes, NoPrefix]
+        """Of the data."""
+        topology: str
+        """The slice, such as v5e:16x16."""
+
+    default = Arguments(config=experiment, sizes=Sizes(), topology=tyro.MISSING)
+    given = parse(Arguments, f"compile {path}", rest, run_compile, default)
+    fits = compile_experiment(given.config, given.topology, given.sizes, say)
+    return 0 if fits else 3
+
+
+_COMPILE_HELP = """\
+usage: sid compile experiments/FILE.py --topology NAME [--items N] [--any.field VALUE]
+
+What an experiment would need on a pod, without one: memory and network.
+
+  experiments/FILE.py   Python whose get_config() returns a configuration
+  --topology NAME       the slice, such as v5e:2x2, v5e:16x16, v5p:4x4x4, v6e:16x16
+  --items N             items of the catalog; --retailers, --codebooks, --width likewise
+  --any.field VALUE     overrides a field, such as --batch-size 4096 --mesh.rules fsdp
+
+Exits with 3 where a program does not fit a chip's memory."""
 
 
 def run_evaluate(argv: list[str]) -> None:

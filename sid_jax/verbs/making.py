@@ -100,7 +100,7 @@ def run_embed(argv: list[str]) -> None:
 def run_train(argv: list[str]) -> None:
     """An experiment file is trained, judged and reported."""
     from sid_jax.config import read_experiment
-    from sid_jax.flows.train import train
+    from sid_jax.flows.train import join, train
 
     if not argv or argv[0].startswith("-"):
         if argv and argv[0] in ("-h", "--help"):
@@ -119,6 +119,7 @@ def run_train(argv: list[str]) -> None:
 
     default = Arguments(config=experiment, workdir=tyro.MISSING)
     given = parse(Arguments, f"train {path}", rest, run_train, default)
+    join()
     train(given.config, given.workdir, say)
 
 

@@ -1,0 +1,147 @@
+"""`sid train` in several processes, which find each other over gloo."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from sid_jax.flows import runs
+from sid_jax.sids.table import read_table
+from sid_jax.train.progress import read_metrics
+
+
+class Launch:
+    """`sid train` in as many processes as asked for, each with some devices."""
+
+    def __init__(self, world, kind, folder, count, devices, *words):
+        file = {"tokenizer": world.tokenizer_file, "retriever": world.retriever_file}
+        words = ("train", file[kind], "--workdir", folder, *words)
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        flags = re.sub(r"--xla_force_host\S*", "", os.environ["XLA_FLAGS"])
+        told = os.environ | {
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": str(count),
+        }
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "sid_jax.cli", *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=told | {"JAX_PROCESS_ID": str(index)},
+                cwd=runs.__file__.removesuffix("/sid_jax/flows/runs.py"),
+            )
+            for index in range(count)
+        ]
+
+    def read_until(self, start):
+        """Reads what the first process says up to a line that begins so."""
+        stream = self.processes[0].stdout
+        assert stream is not None
+        said = []
+        for line in stream:
+            said.append(line)
+            if line.startswith(start):
+                return
+        raise AssertionError("".join(said))
+
+    def finish(self, code=0):
+        """Waits for all; returns what each printed."""
+        told = [each.communicate(timeout=300) for each in self.processes]
+        codes = [each.returncode for each in self.processes]
+        assert codes == [code] * len(codes), (codes, told)
+        return ["".join(each) for each in told]
+
+
+def losses(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def digest(folder):
+    return read_table(folder / "sids.parquet").digest()
+
+
+def test_two_processes_train_what_one_does(world, tmp_path):
+    told = Launch(world, "tokenizer", tmp_path, 2, 1, "--mesh.data", 2).finish()
+    found, wanted = losses(tmp_path), losses(world.tokenizer)
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-5)
+    assert found.keys() == wanted.keys()
+    assert read_table(tmp_path / "sids.parquet").sids.shape[1] == 3
+    assert (tmp_path / "report.html").exists()
+    # One speaks and writes: nothing is there twice, nothing is left half-written.
+    assert "report: " in told[0] and "report: " not in told[1]
+    assert sum("codes/fvu" in row for row in read_metrics(tmp_path / runs.METRICS)) == 1
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+LONG = ("--train.steps", 300, "--train.log-every", 20, "--train.checkpoint-every", 40)
+GENTLE = ("--optimizer.name", "sgd", "--optimizer.learning-rate", 0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tokenizer", "retriever"])
+def test_a_run_goes_on_in_other_processes_on_another_mesh(world, tmp_path, kind):
+    """Four processes are told to stop, two to stop, one ends it: one loss curve."""
+    words = (*LONG, *GENTLE)
+    assert world.train(kind, tmp_path / "alone", *words) == 0
+    folder, start = tmp_path / "many", 0
+    for count, layout in (
+        (4, ("--mesh.data", 2, "--mesh.model", 2, "--mesh.rules", "fsdp_tensor")),
+        (2, ("--mesh.data", 4, "--mesh.rules", "fsdp")),
+    ):
+        launch = Launch(world, kind, folder, count, 4 // count, *words, *layout)
+        launch.read_until("step ")
+        launch.processes[-1].send_signal(signal.SIGTERM)  # one alone hears it
+        told = launch.finish(0)
+        start = runs.checkpoint_step(folder)
+        assert start is not None and start < 300
+        assert all(f"stopped at step {start}, saved in" in each for each in told)
+    assert world.train(kind, folder, *words, "--mesh.data", 8) == 0
+    found, wanted = losses(folder), losses(tmp_path / "alone")
+    assert found.keys() == wanted.keys()
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_one_process_ends_all_with_130_there(world, tmp_path):
+    launch = Launch(world, "tokenizer", tmp_path, 2, 1, *LONG, "--mesh.data", 2)
+    launch.read_until("step 20/")
+    launch.processes[0].send_signal(signal.SIGINT)
+    for each in launch.processes:
+        each.communicate(timeout=120)
+    assert [each.returncode for each in launch.processes] == [130, 0]
+    assert runs.checkpoint_step(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_others_and_the_run_goes_on(world, tmp_path):
+    words = (*LONG, "--mesh.data", 2)
+    launch = Launch(world, "tokenizer", tmp_path / "run", 2, 1, *words)
+    launch.read_until("step 60/")
+    launch.processes[1].kill()
+    launch.processes[0].communicate(timeout=300)
+    assert launch.processes[0].returncode != 0
+    assert (runs.checkpoint_step(tmp_path / "run") or 0) >= 40
+    Launch(world, "tokenizer", tmp_path / "run", 2, 1, *words).finish()
+    Launch(world, "tokenizer", tmp_path / "again", 2, 1, *words).finish()
+    assert digest(tmp_path / "run") == digest(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_bad_data_end_all_processes_in_words(world, tmp_path):
+    launch = Launch(world, "tokenizer", tmp_path, 2, 1, "--data.name", "nothing")
+    told = launch.finish(2)
+    assert all("there is no data set 'nothing'" in each for each in told)
+    assert all("Traceback" not in each for each in told)

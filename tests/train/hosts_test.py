@@ -1,0 +1,86 @@
+import jax
+import pytest
+
+from sid_jax.errors import InputError
+from sid_jax.train import hosts
+
+THREE = {
+    "JAX_COORDINATOR_ADDRESS": "first:1234",
+    "JAX_NUM_PROCESSES": "4",
+    "JAX_PROCESS_ID": "3",
+}
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_PROCID": "1",
+    "SLURM_NTASKS": "2",
+}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What `jax.distributed.initialize` was called with."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: calls.append(a))
+    return calls
+
+
+def test_three_variables_say_who_is_there(joined):
+    hosts.join(THREE)
+    assert joined == [("first:1234", 4, 3)]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        STEP,
+        {"OMPI_COMM_WORLD_SIZE": "3"},
+        {"TPU_WORKER_HOSTNAMES": "a,b"},
+        {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"},
+        {"SID_JOIN": "1"},
+    ],
+)
+def test_launchers_that_jax_knows_are_left_to_it(joined, environment):
+    hosts.join(environment)
+    assert joined == [()]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"JAX_COORDINATOR_ADDRESS": "first:1234"},  # of a service that is not ours
+        STEP | {"SLURM_NTASKS": "1"},
+        # A shell in an allocation is no step of it.
+        {name: value for name, value in STEP.items() if name != "SLURM_STEP_NODELIST"},
+        {"TPU_WORKER_HOSTNAMES": "localhost", "MEGASCALE_NUM_SLICES": "1"},
+        {"SID_JOIN": "0"},
+    ],
+)
+def test_a_process_that_was_started_alone_stays_alone(joined, environment):
+    hosts.join(environment)
+    assert not joined
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"JAX_PROCESS_ID": ""}, "JAX_PROCESS_ID=''"),
+        ({"JAX_NUM_PROCESSES": "many"}, "JAX_NUM_PROCESSES='many'"),
+        ({"JAX_PROCESS_ID": "4"}, "JAX_PROCESS_ID=4 is not below JAX_NUM_PROCESSES=4"),
+        ({"JAX_COORDINATOR_ADDRESS": ""}, "JAX_COORDINATOR_ADDRESS=''"),
+    ],
+)
+def test_a_launcher_that_says_half_is_told(joined, change, message):
+    with pytest.raises(InputError, match=message):
+        hosts.join(THREE | change)
+    assert not joined
+
+
+def test_alone_everything_is_its_own():
+    assert hosts.is_first() and not hosts.are_many()
+    assert hosts.first(max, 2, 3) == 3
+    assert hosts.agree(True) and not hosts.agree(False)
+    hosts.wait("nobody")
+    x = jax.numpy.arange(3)
+    assert hosts.fetch({"x": x})["x"].tolist() == [0, 1, 2]
