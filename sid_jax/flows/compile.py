@@ -95,9 +95,10 @@ def compile_experiment(
     devices = find_topology(topology)
     mesh = make_mesh(config.mesh, devices)
     kind = devices[0].device_kind
-    memory = MEMORY.get(kind, 0) * 2**30
+    memory = int(MEMORY.get(kind, 0) * 2**30)
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    log(f"{topology}: {len(devices)} x {kind}, {memory >> 30} GiB each")
+    held = f"{memory >> 30} GiB each" if memory else "of unknown memory"
+    log(f"{topology}: {len(devices)} x {kind}, {held}")
     config = fit_batch(config, mesh, log)
     log(f"mesh {shape}, rules {config.mesh.rules}, batch {config.batch_size}")
     found: dict[str, Account] = {}
@@ -287,7 +288,7 @@ def _retriever_programs(
         )
         asked = _sequences(size, config.prompts.history + 1, vocab.num_levels)
         eligible = jax.ShapeDtypeStruct((size, len(sids)), np.float32)
-        told = *_on((asked, eligible), split), config.search.top
+        told = *_on((asked, eligible), split), min(config.search.top, len(sids))
     else:
         trie = build_trie(sids, sizes.codebooks)
         existing = trie if config.task.softmax == "existing" else None

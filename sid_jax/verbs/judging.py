@@ -132,7 +132,7 @@ def run_audit(argv: list[str]) -> None:
 def run_compile(argv: list[str]) -> int:
     """What an experiment would need on a pod, without one: memory and network."""
     # A TPU's compiler runs anywhere; its devices are asked for nowhere.
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from sid_jax.config import read_experiment
     from sid_jax.flows.compile import Sizes, compile_experiment
 

@@ -86,7 +86,7 @@ def test_two_processes_train_what_one_does(world, tmp_path):
     assert not list(tmp_path.rglob("*.partial*"))
 
 
-LONG = ("--train.steps", 300, "--train.log-every", 20, "--train.checkpoint-every", 40)
+LONG = ("--train.steps", 300, "--train.log-every", 1, "--train.checkpoint-every", 40)
 GENTLE = ("--optimizer.name", "sgd", "--optimizer.learning-rate", 0.01)
 
 
@@ -102,7 +102,7 @@ def test_a_run_goes_on_in_other_processes_on_another_mesh(world, tmp_path, kind)
         (2, ("--mesh.data", 4, "--mesh.rules", "fsdp")),
     ):
         launch = Launch(world, kind, folder, count, 4 // count, *words, *layout)
-        launch.read_until("step ")
+        launch.read_until(f"step {start + 20}/")
         launch.processes[-1].send_signal(signal.SIGTERM)  # one alone hears it
         told = launch.finish(0)
         start = runs.checkpoint_step(folder)
