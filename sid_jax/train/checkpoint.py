@@ -1,12 +1,14 @@
 """Checkpoints: a state and the configuration that made it, whole or absent (Orbax).
 
 A state is stored as a flat table from names such as `params/mlp/kernel` to arrays, so
-that a file depends on no Python class, and what differs has a name to report.
+that a file depends on no Python class, and what differs has a name to report. Beside
+the configuration stands the checksum of each array: what comes back is what was saved.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,19 @@ import jax
 import orbax.checkpoint as ocp
 
 from sid_jax.errors import InputError
+from sid_jax.train.checksum import checksum
 from sid_jax.typing import PyTree
+
+_SUMS = "checksums"
+_ASIDE = "delete this folder to go on from the checkpoint before it"
+
+
+class DamagedError(InputError):
+    """A checkpoint whose files are not what was written."""
+
+
+class UnwrittenError(OSError):
+    """A checkpoint that could not be written."""
 
 
 class Checkpointer:
@@ -64,21 +78,32 @@ class Checkpointer:
         """Begins to save; a step that is there already is left as it is.
 
         The state's buffers may be donated as soon as this returns.
+
+        Raises:
+          UnwrittenError: this one, or the one before, cannot be written.
         """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(_flatten(state)),
-                config=ocp.args.JsonSave(json.loads(config_json)),
-            ),
-            force=True,
-        )
+        flat = _flatten(state)
+        sums = {name: checksum(leaf) for name, leaf in flat.items()}
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(flat),
+                    config=ocp.args.JsonSave(json.loads(config_json) | {_SUMS: sums}),
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Returns when all that was begun is written, or raises what went wrong."""
-        self._manager.wait_until_finished()
+        """Returns when all that was begun is written.
+
+        Raises:
+          UnwrittenError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore(self, abstract: PyTree, step: int | None = None) -> PyTree:
         """The state of a checkpoint, laid out as asked.
@@ -92,6 +117,32 @@ class Checkpointer:
           InputError: there is no checkpoint, or a field differs (the message names it).
         """
         return self._restore(abstract, step, partial=False)
+
+    def restore_latest(
+        self, abstract: PyTree, log: Callable[[str], None]
+    ) -> tuple[PyTree, int]:
+        """The state of the latest checkpoint that is whole, and its step.
+
+        Damaged ones are put aside, under `damaged` beside the checkpoints.
+
+        Raises:
+          InputError: as `restore`; DamagedError where none is whole.
+        """
+        while True:
+            step = self._existing(None)
+            try:
+                return self.restore(abstract, step), step
+            except DamagedError as error:
+                earlier = [each for each in self._manager.all_steps() if each < step]
+                if not earlier or jax.process_count() > 1:
+                    raise
+                log(f"{error}")
+            aside = self._folder.parent / "damaged" / str(step)
+            log(f"it is put aside as {aside}; the one of step {max(earlier)} is next")
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._folder / str(step)).rename(aside)
+            self._manager.reload()
 
     def restore_params(
         self, params: PyTree, state: PyTree, step: int | None = None
@@ -116,14 +167,35 @@ class Checkpointer:
         Raises:
           InputError: there is no checkpoint.
         """
-        args = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return json.dumps(
-            self._manager.restore(self._existing(step), args=args)["config"]
-        )
+        config = self._read_config(self._existing(step))
+        return json.dumps({key: each for key, each in config.items() if key != _SUMS})
 
     def close(self) -> None:
-        """Waits for what was begun."""
-        self._manager.close()
+        """Waits for what was begun.
+
+        Raises:
+          UnwrittenError: it cannot be written.
+        """
+        with self._writing():
+            self._manager.close()
+
+    def _read_config(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(config=ocp.args.JsonRestore())
+        with _naming(self._folder / str(step)):
+            return self._manager.restore(step, args=args)["config"]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise all kinds
+            whole = ocp.utils.checkpoint_steps(self._folder)
+            last = f"that of step {max(whole)} is" if whole else "there is none that is"
+            raise UnwrittenError(
+                f"{self._folder}: a checkpoint could not be written "
+                f"({_shorten(error)}); {last} whole. Make room or choose another "
+                "folder, and run again to go on"
+            ) from error
 
     def _existing(self, step: int | None) -> int:
         self.wait()
@@ -148,6 +220,13 @@ class Checkpointer:
         )
         with _naming(self._folder / str(step)):
             restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
+        sums = self._read_config(step).get(_SUMS, {})  # older versions wrote none
+        for name in sums.keys() & wanted.keys():
+            if checksum(restored["state"][name]) != sums[name]:
+                raise DamagedError(
+                    f"{self._folder / str(step)}: {name} is not what was saved; "
+                    f"{_ASIDE}"
+                )
         leaves = [restored["state"][name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
@@ -157,11 +236,16 @@ def _naming(folder: Path) -> Iterator[None]:
     """What Orbax and TensorStore say of damaged files, as bad input."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder}: the checkpoint cannot be read ({str(error)[:200]}); delete this"
-            " folder to go on from the checkpoint before it"
+    except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+        raise  # the files are not to blame
+    except Exception as error:  # of many kinds, by where the damage is
+        raise DamagedError(
+            f"{folder}: the checkpoint cannot be read ({_shorten(error)}); {_ASIDE}"
         ) from error
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

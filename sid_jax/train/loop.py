@@ -174,7 +174,7 @@ def fit(
         stack.callback(checkpoints.close)
         start = checkpoints.latest_step
         if start is not None:
-            state = checkpoints.restore(abstract)
+            state, start = checkpoints.restore_latest(abstract, log)
             going = "goes on" if start < config.steps else "already finished"
             log(f"{folder}: {going} at step {start} of {config.steps}")
             for change in _changes(checkpoints.config_json(), config_json):

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sid_jax.errors import InputError
-from sid_jax.train.checkpoint import Checkpointer
+from sid_jax.train.checkpoint import Checkpointer, DamagedError
 from sid_jax.train.sharding import MeshConfig, make_mesh
 from sid_jax.train.step import TrainState
 
@@ -175,3 +177,76 @@ def test_the_console_stays_clean(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert len(err.splitlines()) <= 1 and "orbax" not in err.lower()
+
+
+def _files(folder):
+    """The files of a checkpoint, the largest first: they hold its arrays."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def _flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["params/dense/kernel", "opt_state/0/mu", "step"])
+def test_an_array_that_is_not_what_was_saved_is_named(saved, monkeypatch, name):
+    restore = saved._manager.restore
+
+    def wrong(step, args):
+        found = restore(step, args=args)
+        if "state" in found:
+            found["state"][name] = found["state"][name] + 1
+        return found
+
+    monkeypatch.setattr(saved._manager, "restore", wrong)
+    with pytest.raises(DamagedError, match=f"3: {name} is not what was saved"):
+        saved.restore(_abstract(_state()))
+
+
+# Orbax leaves what it had begun to read when a file turned out to be damaged.
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@given(place=st.integers(0, 2**20), number=st.integers(0, 40))
+@settings(max_examples=12, deadline=None, derandomize=True)
+def test_no_flipped_bit_comes_back_as_if_it_were_whole(tmp_path_factory, place, number):
+    """What is restored is right, or of the step before, or an error in words."""
+    folder = tmp_path_factory.mktemp("flipped") / "checkpoints"
+    checkpoints = Checkpointer(folder)
+    for step in (3, 5):
+        checkpoints.save(step, _state(step), CONFIG)
+    checkpoints.close()
+    files = _files(folder / "5")
+    _flip(files[number % len(files)], place)
+    lines = []
+    checkpoints = Checkpointer(folder)
+    state, step = checkpoints.restore_latest(_abstract(_state()), lines.append)
+    checkpoints.close()
+    chex.assert_trees_all_equal(state, _state(step))
+    aside = folder.parent / "damaged" / "5"
+    assert (step == 3) == aside.exists() == bool(lines)
+
+
+def test_where_none_is_whole_nothing_is_restored_nor_lost(saved, tmp_path):
+    for path in _files(tmp_path / "3"):
+        path.write_bytes(b"")
+    with pytest.raises(DamagedError, match="3: "):
+        saved.restore_latest(_abstract(_state()), print)
+    assert (tmp_path / "3").exists()
+
+
+def test_checkpoints_of_older_versions_have_no_sums(saved, monkeypatch):
+    read = saved._read_config
+    monkeypatch.setattr(saved, "_read_config", lambda s: {"train": read(s)["train"]})
+    chex.assert_trees_all_equal(saved.restore(_abstract(_state())), _state(3))
+
+
+def test_what_cannot_be_written_is_told_with_what_is_whole(saved, monkeypatch):
+    def full(*args, **kwargs):
+        raise ValueError("OUT_OF_RANGE: No space left on device")
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*step 3 is whole.*run again"):
+        saved.save(5, _state(5), CONFIG)
