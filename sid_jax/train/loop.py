@@ -18,7 +18,9 @@ import jax
 from jax.sharding import Mesh
 
 from sid_jax.errors import InputError
+from sid_jax.train.account import count_flops
 from sid_jax.train.checkpoint import Checkpointer
+from sid_jax.train.device import is_known
 from sid_jax.train.hosts import Stop, is_first, listen
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sid_jax.train.profile import Profiler
@@ -192,7 +194,10 @@ def fit(
         train_step = jit_train_step(
             task, transform, schedule, shardings, devices, config.accumulate
         )
-        progress = Progress(config.steps, examples, config.show)
+        flops = 0.0
+        if is_known():  # a second trace, for accelerators alone
+            flops = count_flops(train_step.trace(state, batch, key).jaxpr)
+        progress = Progress(config.steps, examples, config.show, flops)
         profiler = Profiler(folder / "profile", start, config.profile)
         stack.callback(profiler.close)
         window = Window()

@@ -14,6 +14,7 @@ import numpy as np
 
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
+from sid_jax.train.device import memory_in_use, utilisation
 from sid_jax.typing import Metrics
 
 _WORTH_TELLING = 0.05  # of the time, spent waiting for input
@@ -78,15 +79,23 @@ class Progress:
     Time spent on other things (compiling, evaluation) stays out: call `restart` after.
     """
 
-    def __init__(self, steps: int, examples: int, show: Sequence[str] = ()):
+    def __init__(
+        self,
+        steps: int,
+        examples: int,
+        show: Sequence[str] = (),
+        flops: float = 0.0,
+    ):
         """Begins at no step yet.
 
         Args:
           steps: steps of the whole run.
           examples: examples a step.
           show: metrics in the line beside the loss.
+          flops: of a step, on all devices; 0 if nobody asks.
         """
         self._steps, self._examples, self._show = steps, examples, tuple(show)
+        self._flops = flops
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -102,7 +111,8 @@ class Progress:
 
     def rates(self, step: int) -> dict[str, float]:
         """steps_per_second, examples_per_second, and input_wait, the share of the time
-        that went into waiting for batches; empty while there is no step.
+        that went into waiting for batches; what devices say of their use and memory;
+        empty while there is no step.
         """
         done, seconds = step - self._from, time.perf_counter() - self._clock
         if done < 1 or seconds <= 0:
@@ -111,6 +121,8 @@ class Progress:
             "steps_per_second": done / seconds,
             "examples_per_second": done * self._examples / seconds,
             "input_wait": self._waited / seconds,
+            **utilisation(self._flops, seconds / done),
+            **memory_in_use(),
         }
 
     def line(self, step: int, values: Mapping[str, float]) -> str:
@@ -131,6 +143,13 @@ class Progress:
             rate = values["steps_per_second"]
             parts.append(f"{rate:.3g} steps/s")
             parts.append(f"{values['examples_per_second']:.4g} examples/s")
+            if "tokens" in values:  # of an example
+                tokens = values["tokens"] * values["examples_per_second"]
+                parts.append(f"{tokens:.4g} tokens/s")
+            if "mfu" in values:
+                parts.append(f"MFU {values['mfu']:.1%}")
+            if "device_gb" in values:
+                parts.append(f"{values['device_gb']:.3g} GB a device")
             if values["input_wait"] >= _WORTH_TELLING:
                 parts.append(f"waits {values['input_wait']:.0%} for input")
             parts.append(f"ETA {format_seconds((self._steps - step) / rate)}")

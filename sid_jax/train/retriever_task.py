@@ -167,6 +167,8 @@ class RetrieverTask:
             f"loss_{level + 1}": (-gains[..., level].sum(), count)
             for level in range(self.vocab.num_levels)
         }
+        tokens = count * self.vocab.num_levels
+        metrics["tokens"] = (tokens, jnp.float32(len(asks)))  # an example
         if self.config.level_weights:
             weights = jnp.asarray(self.config.level_weights)
             gains, means = gains * weights, means * weights

@@ -131,3 +131,34 @@ def test_a_metric_that_is_not_there_is_named():
 def test_seconds_are_read_as_a_clock(seconds):
     parts = [int(part) for part in format_seconds(seconds).split(":")]
     assert sum(part * 60**i for i, part in enumerate(reversed(parts))) == seconds
+
+
+class Chip:
+    """A device that says what it is, and what it holds."""
+
+    def __init__(self, held):
+        self.device_kind, self.held = "TPU v5 lite", held
+
+    def memory_stats(self):
+        return None if self.held is None else {"peak_bytes_in_use": self.held}
+
+
+def test_devices_tell_their_use_and_memory(monkeypatch):
+    chips = [Chip(3e9), Chip(5e9), Chip(None)]
+    monkeypatch.setattr("jax.devices", lambda: chips)
+    monkeypatch.setattr("jax.local_devices", lambda: chips)
+    monkeypatch.setattr("jax.device_count", lambda: 3)
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    progress = Progress(10, 8, flops=3 * 197e12 / 10)
+    found = progress.rates(4)  # two steps a second
+    np.testing.assert_allclose(found["mfu"], 0.2)
+    assert found["device_gb"] == 5.0 and found["examples_per_second"] == 16
+    line = progress.line(4, found | {"loss": 1.0, "tokens": 5.0})
+    assert "80 tokens/s  MFU 20.0%  5 GB a device" in line
+
+
+def test_a_cpu_tells_neither():
+    progress = Progress(10, 8, flops=1e9)
+    time.sleep(0.01)
+    assert not {"mfu", "device_gb"} & progress.rates(1).keys()
