@@ -131,7 +131,8 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on(world, tmp_path):
     launch = Launch(world, "tokenizer", tmp_path / "run", 2, 1, *words)
     launch.read_until("step 60/")
     launch.processes[1].kill()
-    launch.processes[0].communicate(timeout=300)
+    for each in reversed(launch.processes):
+        each.communicate(timeout=300)
     assert launch.processes[0].returncode != 0
     assert (runs.checkpoint_step(tmp_path / "run") or 0) >= 40
     Launch(world, "tokenizer", tmp_path / "run", 2, 1, *words).finish()
