@@ -7,7 +7,9 @@ the configuration stands the checksum of each array: what comes back is what was
 
 import json
 import logging
+import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from sid_jax.errors import InputError
 from sid_jax.train.checksum import checksum
 from sid_jax.typing import PyTree
 
-_SUMS = "checksums"
+_SUMS, _SCORE = "checksums", "score"
 _ASIDE = "delete this folder to go on from the checkpoint before it"
 
 
@@ -46,7 +48,8 @@ class Checkpointer:
 
         Args:
           folder: made if missing, unless `read_only`.
-          keep: latest checkpoints to keep; None for all.
+          keep: latest checkpoints to keep, beside the best one of those that have a
+            score; None for all.
           read_only: save nothing and clear nothing away, so that a folder can be read
             while another process trains into it.
         """
@@ -58,13 +61,17 @@ class Checkpointer:
         registry.add("state", ocp.args.PyTreeRestore, state)
         registry.add("config", ocp.args.JsonSave, config)
         registry.add("config", ocp.args.JsonRestore, config)
-        if read_only:
-            options = ocp.CheckpointManagerOptions(read_only=True)
-        else:
-            options = ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True,
-                preservation_policy=ocp.checkpoint_managers.LatestN(n=keep),
-            )
+        policies = ocp.checkpoint_managers
+        best = policies.BestN(
+            get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+        )
+        kept = policies.AnyPreservationPolicy([policies.LatestN(n=keep), best])
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_score,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            preservation_policy=kept,
+        )
         self._manager = ocp.CheckpointManager(
             self._folder, options=options, handler_registry=registry
         )
@@ -74,10 +81,24 @@ class Checkpointer:
         """Step of the last checkpoint, begun ones included; None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: PyTree, config_json: str) -> None:
+    @property
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the highest score; None if none has one."""
+        scored = [s for s in self._manager.all_steps() if self._manager.metrics(s)]
+        return self._manager.best_step() if scored else None
+
+    def save(
+        self, step: int, state: PyTree, config_json: str, score: float | None = None
+    ) -> None:
         """Begins to save; a step that is there already is left as it is.
 
         The state's buffers may be donated as soon as this returns.
+
+        Args:
+          step: steps done.
+          state: any tree of arrays.
+          config_json: what made it.
+          score: by which the best is kept; the higher, the better.
 
         Raises:
           UnwrittenError: this one, or the one before, cannot be written.
@@ -93,6 +114,7 @@ class Checkpointer:
                     state=ocp.args.PyTreeSave(flat),
                     config=ocp.args.JsonSave(json.loads(config_json) | {_SUMS: sums}),
                 ),
+                metrics=None if score is None else {_SCORE: _finite(score)},
                 force=True,
             )
 
@@ -246,6 +268,14 @@ def _naming(folder: Path) -> Iterator[None]:
 
 def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics[_SCORE]
+
+
+def _finite(score: float) -> float:
+    return score if math.isfinite(score) else -sys.float_info.max
 
 
 def _flatten(tree: PyTree) -> dict[str, Any]:

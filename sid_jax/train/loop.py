@@ -71,6 +71,9 @@ class TrainConfig:
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       eval_every: steps between evaluations; 0 for the last step only.
       keep: latest checkpoints to keep.
+      best: figure of an evaluator, such as `validation/recall@10`: each evaluation is
+        followed by a checkpoint, and the one where it was highest is kept, and is what
+        the run gives. `-validation/loss` is for the lowest.
       accumulate: parts that a batch is computed in, one after the other, for less
         memory; each device has rows of each.
       profile: steps to trace into the run's `profile/`, from the third one on that a
@@ -84,6 +87,7 @@ class TrainConfig:
     checkpoint_every: int = 0
     eval_every: int = 0
     keep: int = 2
+    best: str = ""
     accumulate: int = 1
     profile: int = 0
     show: tuple[str, ...] = ()
@@ -164,6 +168,12 @@ def fit(
     batch = place(stream(0), devices)
     examples = max(len(leaf) for leaf in jax.tree.leaves(batch))
     _check_parts(batch, devices, config.accumulate)
+    group = config.best.removeprefix("-").partition("/")[0]
+    if config.best and group not in (evaluators or {}):
+        raise InputError(
+            f"train.best: no evaluator gives {config.best!r}; there is "
+            f"{', '.join(evaluators or {}) or 'none in this run'}"
+        )
     abstract = abstract_state(task, transform, batch, devices, mesh.rules)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     parts = {"train": config, "optimizer": optimizer, "mesh": mesh}
@@ -230,6 +240,8 @@ def fit(
             eval_now = last or _divides(config.eval_every, step)
             stop_now = stop.asked(step)
             save_now = last or stop_now or _divides(config.checkpoint_every, step)
+            save_now |= eval_now and bool(config.best)
+            score = None
             if log_now or eval_now or save_now:
                 _stop_if_diverged(window, checkpoints)
             if log_now:
@@ -245,9 +257,12 @@ def fit(
                     records.write(step, values)
                     shown = (f"{each} {value:.4g}" for each, value in values.items())
                     log("  ".join((f"step {step}/{config.steps}", *shown)))
+                    score = _find_score(config.best, values, score)
+                if config.best and score is None:
+                    raise InputError(f"train.best: no evaluator gives {config.best!r}")
             # 5. The checkpoint comes last: where there is one, all lines are written.
             if save_now:
-                checkpoints.save(step, state, config_json)
+                checkpoints.save(step, state, config_json, score)
             # 6. A signal that came since waits for the next step if none is saved here.
             if save_now and (stop_now or stop):
                 checkpoints.wait()
@@ -267,12 +282,14 @@ def load_params(
 ) -> tuple[PyTree, PyTree]:
     """Parameters and state of a run's checkpoint, without its optimizer.
 
+    That is the best one (`TrainConfig.best`), if the run told them apart, or the last.
+
     Args:
       task: the task that was trained.
       batch: arrays or shapes of a batch, as in training (the row count may differ).
       folder: the run's folder.
       mesh: where to put them; need not be the mesh of training.
-      step: defaults to the latest.
+      step: another one.
 
     Raises:
       InputError: there is no checkpoint, or it is not of this task.
@@ -282,6 +299,7 @@ def load_params(
     params, state = abstract_like(boxed, make_mesh(mesh), mesh.rules)
     checkpoints = Checkpointer(Path(folder) / "checkpoints", read_only=True)
     try:
+        step = checkpoints.best_step if step is None else step
         return checkpoints.restore_params(params, state, step)
     finally:
         checkpoints.close()
@@ -327,6 +345,16 @@ def _check_parts(batch: PyTree, mesh: Mesh, parts: int) -> None:
                 f"devices does not divide into so many parts; make it a multiple of "
                 f"{shares * parts}"
             )
+
+
+def _find_score(
+    name: str, values: Mapping[str, float], score: float | None
+) -> float | None:
+    """What `TrainConfig.best` names, the higher the better, if it is among these."""
+    found = values.get(name.removeprefix("-"))
+    if found is None:
+        return score
+    return -found if name.startswith("-") else found
 
 
 def _divides(every: int, step: int) -> bool:

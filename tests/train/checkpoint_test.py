@@ -250,3 +250,16 @@ def test_what_cannot_be_written_is_told_with_what_is_whole(saved, monkeypatch):
     monkeypatch.setattr(saved._manager, "save", full)
     with pytest.raises(OSError, match=r"No space left.*step 3 is whole.*run again"):
         saved.save(5, _state(5), CONFIG)
+
+
+def test_the_best_is_kept_beside_the_latest(tmp_path):
+    checkpoints = Checkpointer(tmp_path, keep=2)
+    assert checkpoints.best_step is None
+    for step, score in ((1, None), (2, 0.5), (3, 0.9), (4, None), (5, float("nan"))):
+        checkpoints.save(step, _state(step), CONFIG, score)
+    checkpoints.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"3", "4", "5"}
+    reader = Checkpointer(tmp_path, read_only=True)
+    assert reader.best_step == 3 and reader.latest_step == 5
+    assert int(reader.restore(_abstract(_state()), reader.best_step).step) == 3
+    reader.close()

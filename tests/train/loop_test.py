@@ -300,3 +300,27 @@ def test_bad_fields_are_named(field):
 def test_a_batch_that_does_not_divide_into_parts_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"accumulate=3: a batch of 8 rows over 2 dev"):
         _fit(tmp_path, mesh=MeshConfig(data=2), train={"accumulate": 3})
+
+
+@pytest.mark.parametrize("best", ["a/size", "-a/size"])
+def test_the_best_evaluation_is_what_a_run_gives(tmp_path, best):
+    def evaluate(params, state):
+        seen.append(jax.tree.map(np.array, params))
+        yield "size", [2.0, 1.0, 5.0, 3.0][len(seen) - 1]
+
+    seen = []
+    settings = {"eval_every": 2, "best": best, "keep": 1, "checkpoint_every": 0}
+    _fit(tmp_path, evaluators={"a": evaluate}, train=settings | {"steps": 8})
+    wanted = {"a/size": 6, "-a/size": 4}[best]
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {wanted, 8}
+    params, _ = load_params(Line(), _stream(0), tmp_path, mesh=MeshConfig(data=1))
+    chex.assert_trees_all_equal(params, seen[wanted // 2 - 1])
+
+
+def test_a_figure_that_nobody_gives_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"train\.best: .*'a/size'; there is none"):
+        _fit(tmp_path, train={"best": "a/size"})
+    told = {"a": lambda params, state: [("depth", 1.0)]}
+    with pytest.raises(InputError, match=r"train\.best: no evaluator gives 'a/size'"):
+        _fit(tmp_path, train={"best": "a/size"}, evaluators=told)
