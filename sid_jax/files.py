@@ -1,5 +1,6 @@
 """Files that are whole or absent: write under a temporary name, then rename."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

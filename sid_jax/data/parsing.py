@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax.data.catalog import ALL, CORE, Catalog, Interactions
-from sid_jax.data.readers import Findings, Table, infer_columns, read_lines, read_table
+from sid_jax.data.kinds import infer_columns
+from sid_jax.data.readers import Findings, Table, read_lines, read_table
 from sid_jax.errors import InputError
 
 _USER = ("user_id", "household_id")
@@ -47,40 +48,56 @@ def read_items(path: Path) -> tuple[Catalog, list[str]]:
       InputError: by a rule above.
     """
     table = read_table(path)
-    _find_column(table, ("item_id",))
     findings = table.findings
     first: dict[str, int] = {}
+    for number, item_id in parse_ids(table):
+        if first.setdefault(item_id, number) != number:
+            findings.note(TWICE, number, f"{item_id!r}, first at {first[item_id]}")
+    refuse_ids(findings)
+    core = parse_core(table)
+    attributes, notes = infer_columns(table, skip=CORE)
+    catalog = Catalog.from_columns(list(first), **core, attributes=attributes)
+    return catalog, [*findings.lines(), *notes]
+
+
+def parse_ids(table: Table) -> list[tuple[int, str]]:
+    """Row numbers and item ids of a table of items; rows without one are noted.
+
+    Raises:
+      InputError: the table has no column of ids.
+    """
+    _find_column(table, ("item_id",))
+    found = []
     for number, row in table.rows:
         item_id = _parse_id(row.get("item_id"))
         if item_id is None:
-            findings.note(_NO_ID, number, _shorten(row.get("item_id")))
-        elif item_id in first:
-            findings.note(_TWICE, number, f"{item_id!r}, first at {first[item_id]}")
+            table.findings.note(NO_ID, number, _shorten(row.get("item_id")))
         else:
-            first[item_id] = number
+            found.append((number, item_id))
+    return found
+
+
+def refuse_ids(findings: Findings) -> None:
+    """Raises InputError for items without an id, or with one that stands twice."""
     findings.refuse(
-        {
-            _NO_ID: "an id is text or a whole number",
-            _TWICE: "keep one row an item",
-        }
+        {NO_ID: "an id is text or a whole number", TWICE: "keep one row an item"}
     )
+
+
+def parse_core(table: Table) -> dict[str, list[Any]]:
+    """Titles, brands and category paths of a table of items, by the catalog's name."""
     titles = [_parse_name(row.get("title")) for _, row in table.rows]
     for (number, _), title in zip(table.rows, titles, strict=True):
         if not title:
-            findings.note(_NO_TITLE, number)
-    paths = [
-        _parse_path(row.get("categories"), number, findings)
-        for number, row in table.rows
-    ]
-    attributes, notes = infer_columns(table, skip=CORE)
-    catalog = Catalog.from_columns(
-        list(first),
-        title=titles,
-        brand=[_parse_name(row.get("brand")) for _, row in table.rows],
-        categories=paths,
-        attributes=attributes,
-    )
-    return catalog, [*findings.lines(), *notes]
+            table.findings.note(_NO_TITLE, number)
+    return {
+        "title": titles,
+        "brand": [_parse_name(row.get("brand")) for _, row in table.rows],
+        "categories": [
+            _parse_path(row.get("categories"), number, table.findings)
+            for number, row in table.rows
+        ],
+    }
 
 
 def read_sequences(path: Path, catalog: Catalog) -> tuple[Interactions, list[str]]:
@@ -249,8 +266,8 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-_NO_ID = "rows without an item_id"
-_TWICE = "rows whose item_id stands in an earlier row"
+NO_ID = "rows without an item_id"
+TWICE = "rows whose item_id stands in an earlier row"
 _NO_TITLE = "items without a title, kept"
 _NO_PATH = "items without a category path, kept as unknown"
 _GAP = "category paths with a gap, ended before it"

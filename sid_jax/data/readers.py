@@ -8,11 +8,9 @@ two columns of one name. A column without a name (a data frame's index) is left 
 import csv
 import gzip
 import json
-import math
-import re
 import zlib
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -25,8 +23,7 @@ import pyarrow.parquet as pq
 from sid_jax.errors import InputError
 
 _SHOWN = 3
-_INT64 = range(-(2**63), 2**63)
-_KINDS = {
+_FORMS = {
     ".csv": "csv",
     ".jsonl": "json",
     ".json": "json",
@@ -34,6 +31,10 @@ _KINDS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+
+
+Row = tuple[int, dict[str, Any]]
+"""A row's number, and its values by column."""
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Table:
     """
 
     columns: tuple[str, ...]
-    rows: list[tuple[int, dict[str, Any]]]
+    rows: list[Row]
     text: bool
     findings: Findings
 
@@ -103,16 +104,60 @@ def read_table(path: Path) -> Table:
     Raises:
       InputError: the file is damaged (see above), or its name tells no form.
     """
-    stem = path.with_suffix("") if path.suffix == ".gz" else path
-    kind = _KINDS.get(stem.suffix.lower())
-    if kind is None:
-        raise InputError(
-            f"{path}: the name must end in {', '.join(_KINDS)} (and .gz, if gzipped)"
-        )
-    table = {"csv": _read_csv, "json": _read_json, "parquet": _read_parquet}[kind](path)
-    if not table.rows:
+    if (form := find_form(path)) == "parquet":
+        columns, rows = _read_parquet(path)
+        findings = Findings(path, "row")
+    else:
+        columns, findings = {}, Findings(path)
+        rows = list(stream_rows(path, columns, findings))
+        refuse_damage(findings)
+    if not rows:
         raise InputError(f"{path}: no rows (is it the right file?)")
-    return table
+    return Table(tuple(columns), rows, form == "csv", findings)
+
+
+def find_form(path: Path) -> str:
+    """csv, json or parquet, by a file's name.
+
+    Raises:
+      InputError: its name tells no form.
+    """
+    stem = path.with_suffix("") if path.suffix == ".gz" else path
+    form = _FORMS.get(stem.suffix.lower())
+    if form is None:
+        raise InputError(
+            f"{path}: the name must end in {', '.join(_FORMS)} (and .gz, if gzipped)"
+        )
+    return form
+
+
+def stream_rows(
+    path: Path, columns: dict[str, None], findings: Findings
+) -> Iterator[Row]:
+    """Rows of a CSV or JSON lines file, one by one.
+
+    Args:
+      path: the file.
+      columns: names are added to it as they come, in order of first appearance.
+      findings: damaged rows are noted there and left out; once all is read, `refuse_
+        damage` refuses them.
+
+    Raises:
+      InputError: what damages the whole file.
+    """
+    read = {"csv": _stream_csv, "json": _stream_json}[find_form(path)]
+    return read(path, columns, findings)
+
+
+def refuse_damage(findings: Findings) -> None:
+    """Raises InputError if `stream_rows` left damaged rows out."""
+    findings.refuse(
+        {
+            _WIDTH: "quote a value that has a comma in it",
+            _OBJECT: 'each line must be one object, such as {"item_id": "1"}',
+            _SURROGATE: "half of a pair of \\u escapes is missing",
+        }
+    )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -134,50 +179,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def infer_columns(
-    table: Table, skip: Container[str]
-) -> tuple[dict[str, pa.Array], list[str]]:
-    """Columns as string, int64, finite float64 or bool, and a note for each change.
-
-    Lists and objects become text, and mixtures too (but whole and other numbers
-    together are numbers). In a CSV, a column is of numbers or true/false if all its
-    values are. A column without any value is left out.
-    """
-    arrays: dict[str, pa.Array] = {}
-    empty, joined, mixed, unbounded = [], [], [], []
-    for name in table.columns:
-        if name in skip:
-            continue
-        values = [row.get(name) for _, row in table.rows]
-        if any(isinstance(value, (list, dict)) for value in values):
-            joined.append(name)
-            values = [_join(value) for value in values]
-        if table.text:
-            values = _recognise(values)
-        if any(
-            isinstance(value, float) and not math.isfinite(value) for value in values
-        ):
-            unbounded.append(name)
-            values = [_drop_unbounded(value) for value in values]
-        array, is_mixed = _unify(values)
-        if array.null_count == len(array):
-            empty.append(name)
-            continue
-        mixed += [name] if is_mixed else []
-        arrays[name] = array
-    notes = [
-        f"{table.findings.path}: {rule}: {', '.join(names)}"
-        for rule, names in (
-            ("columns left out, as they have no value", empty),
-            ("columns of lists or objects, joined to text with |", joined),
-            ("columns of mixed kinds, taken as text", mixed),
-            ("columns with numbers that are not finite, taken as unknown", unbounded),
-        )
-        if names
-    ]
-    return arrays, notes
-
-
 @contextmanager
 def _open(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
     """The file as it was before it was gzipped, if it was."""
@@ -196,37 +197,35 @@ def _open(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
             ) from None
 
 
-def _read_csv(path: Path) -> Table:
-    findings = Findings(path)
+def _stream_csv(
+    path: Path, columns: dict[str, None], findings: Findings
+) -> Iterator[Row]:
     reader = csv.reader((line for _, line in read_lines(path)), strict=True)
-    columns: list[str] = []
-    rows = []
+    names: list[str] = []
     start = 1
     try:
         for cells in reader:
             number, start = start, reader.line_num + 1
             if not cells:
                 continue
-            if not columns:
-                columns = [name.strip() for name in cells]
-            elif len(cells) != len(columns):
-                findings.note(_WIDTH, number, f"{len(cells)} for {len(columns)}")
+            if not names:
+                names = [name.strip() for name in cells]
+                check_names(path, names)
+                columns.update(dict.fromkeys(filter(None, names)))
+            elif len(cells) != len(names):
+                findings.note(_WIDTH, number, f"{len(cells)} for {len(names)}")
             else:
-                pairs = zip(columns, cells, strict=True)
-                rows.append((number, {name: cell or None for name, cell in pairs}))
+                pairs = zip(names, cells, strict=True)
+                yield number, {name: cell or None for name, cell in pairs}
     except csv.Error as error:
         raise InputError(
             f"{path}, line {reader.line_num}: {error}; check the quotes from there up"
         ) from None
-    _check_names(path, columns)
-    findings.refuse({_WIDTH: "quote a value that has a comma in it"})
-    return Table(tuple(filter(None, columns)), rows, True, findings)
 
 
-def _read_json(path: Path) -> Table:
-    findings = Findings(path)
-    columns: dict[str, None] = {}
-    rows = []
+def _stream_json(
+    path: Path, columns: dict[str, None], findings: Findings
+) -> Iterator[Row]:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -240,35 +239,40 @@ def _read_json(path: Path) -> Table:
             findings.note(_OBJECT, number, str(error).split(":")[0])
         else:
             if isinstance(record, dict):
-                columns.update(dict.fromkeys(record))
-                rows.append((number, record))
+                columns.update(dict.fromkeys(filter(None, record)))
+                yield number, record
             else:
                 findings.note(_OBJECT, number, type(record).__name__)
-    findings.refuse(
-        {
-            _OBJECT: 'each line must be one object, such as {"item_id": "1"}',
-            _SURROGATE: "half of a pair of \\u escapes is missing",
-        }
-    )
-    return Table(tuple(filter(None, columns)), rows, False, findings)
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> tuple[dict[str, None], list[Row]]:
     with _open(path) as file:
         content = file.read()
-    try:
+    with reading_parquet(path):
         table = pq.read_table(pa.BufferReader(content))
-        _check_names(path, table.column_names)
-        plain = [pa.field(f.name, _plain_type(f.type)) for f in table.schema if f.name]
-        table = table.select([f.name for f in plain]).cast(pa.schema(plain))
-        records = table.to_pylist()
+        check_names(path, table.column_names)
+        records = plain_records(table)
+    columns = dict.fromkeys(filter(None, table.column_names))
+    return columns, list(enumerate(records, start=1))
+
+
+@contextmanager
+def reading_parquet(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged Parquet file raises into an InputError."""
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
-    rows = list(enumerate(records, start=1))
-    return Table(tuple(table.column_names), rows, False, Findings(path, "row"))
 
 
-def _check_names(path: Path, columns: list[str]) -> None:
+def plain_records(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of Parquet as they would stand in the other files."""
+    plain = [pa.field(f.name, _plain_type(f.type)) for f in table.schema if f.name]
+    return table.select([f.name for f in plain]).cast(pa.schema(plain)).to_pylist()
+
+
+def check_names(path: Path, columns: list[str]) -> None:
+    """Raises InputError if two columns share a name."""
     twice = [
         name for name, count in Counter(filter(None, columns)).items() if count > 1
     ]
@@ -288,51 +292,6 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if types.is_temporal(kind) or types.is_large_string(kind) or types.is_binary(kind):
         return pa.string()
     return kind
-
-
-def _recognise(values: list[str | None]) -> list[Any]:
-    """Values of a CSV column, as true/false or numbers where all of them are."""
-    known = {value.strip() for value in values if value is not None}
-    if known and all(value.lower() in ("true", "false") for value in known):
-        return [None if v is None else v.strip().lower() == "true" for v in values]
-    # A leading zero means a code (007), not a number.
-    if known and all(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value) for value in known):
-        return [None if v is None else int(v) for v in values]
-    number = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|nan|-?inf"
-    if known and all(re.fullmatch(number, value.lower()) for value in known):
-        codes = any(re.fullmatch("0[0-9]+", value) for value in known)
-        return values if codes else [None if v is None else float(v) for v in values]
-    return values
-
-
-def _unify(values: list[Any]) -> tuple[pa.Array, bool]:
-    """One arrow array of plain values, and whether they were of mixed kinds."""
-    kinds = {type(value) for value in values if value is not None}
-    fits = all(value in _INT64 for value in values if type(value) is int)
-    if kinds <= {str} or (kinds <= {bool}) or (kinds <= {int, float} and fits):
-        if kinds == {int, float}:
-            values = [None if value is None else float(value) for value in values]
-        array = pa.array(values)
-        return (array.cast(pa.string()) if not kinds else array), False
-    return pa.array(
-        [None if v is None else _join(v) for v in values], pa.string()
-    ), True
-
-
-def _join(value: Any) -> str | None:
-    if isinstance(value, list):
-        parts = [
-            " > ".join(map(str, part)) if isinstance(part, list) else _join(part)
-            for part in value
-        ]
-        return "|".join(part for part in parts if part) or None
-    if isinstance(value, (dict, bool)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return None if value is None else str(value)
-
-
-def _drop_unbounded(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _WIDTH = "rows with a wrong number of columns"

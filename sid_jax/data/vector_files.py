@@ -50,12 +50,29 @@ def read_vectors(path: str | Path) -> tuple[list[str], Float[NDArray, "N D"]]:
         raise
     except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({error}); write it again") from None
+    return ids, check_vectors(path, vectors, ids)
+
+
+def check_vectors(
+    path: Path, vectors: NDArray, ids: Sequence[str] | None = None, start: int = 0
+) -> Float[NDArray, "N D"]:
+    """Vectors as float32.
+
+    Args:
+      path: the file.
+      vectors: rows of it.
+      ids: their items; not looked at if None.
+      start: the row that the first of them is.
+
+    Raises:
+      InputError: they are no matrix of finite numbers, or not one an id.
+    """
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: vectors must be numbers of shape [items, width], not "
             f"{vectors.dtype} of shape {vectors.shape}"
         )
-    if len(ids) != len(vectors):
+    if ids is not None and len(ids) != len(vectors):
         raise InputError(
             f"{path}: {len(ids)} ids for {len(vectors)} vectors; give one id a row"
         )
@@ -63,11 +80,12 @@ def read_vectors(path: str | Path) -> tuple[list[str], Float[NDArray, "N D"]]:
         vectors = vectors.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
+        item = f" (item {ids[bad[0]]!r})" if ids else ""
         raise InputError(
-            f"{path}: row {bad[0]} (item {ids[bad[0]]!r}) is not finite in float32, "
+            f"{path}: row {start + bad[0]}{item} is not finite in float32, "
             f"nor are {len(bad) - 1} others; drop or repair them"
         )
-    return ids, vectors
+    return vectors
 
 
 def look_up(path: str | Path, item_ids: Sequence[str]) -> Float[NDArray, "N D"]:
@@ -155,20 +173,30 @@ def _read_parquet(path: Path) -> tuple[Any, NDArray]:
     if not {"item_id", "vector"} <= set(table.column_names):
         held = ", ".join(table.column_names) or "none"
         raise InputError(f"{path}: want columns item_id and vector; it has {held}")
+    return table["item_id"].to_pylist(), unfold_lists(path, table["vector"])
+
+
+def unfold_lists(path: Path, lists: pa.ChunkedArray, start: int = 0) -> NDArray:
+    """A Parquet column of lists as a matrix; `start` is the row of the first.
+
+    Raises:
+      InputError: a row without a list, or lists of several lengths.
+    """
     # One list type for all; a column that is no list of numbers raises.
-    lists = table["vector"].cast(pa.large_list(pa.float64())).combine_chunks()
-    if lists.null_count:
-        row = lists.is_null().to_pylist().index(True)
+    whole = lists.cast(pa.large_list(pa.float64())).combine_chunks()
+    if whole.null_count:
+        row = start + whole.is_null().to_pylist().index(True)
         raise InputError(f"{path}: row {row} has no vector; drop the row or fill it")
-    widths = np.diff(lists.offsets.to_numpy())
+    widths = np.diff(whole.offsets.to_numpy())
     uneven = np.flatnonzero(widths != widths[:1])
     if len(uneven):
+        row = uneven[0]
         raise InputError(
-            f"{path}: row {uneven[0]} has width {widths[uneven[0]]}, the rows before "
-            f"it {widths[0]}; give all vectors one width"
+            f"{path}: row {start + row} has width {widths[row]}, the rows before it "
+            f"{widths[0]}; give all vectors one width"
         )
-    flat = lists.flatten().to_numpy(zero_copy_only=False)
-    return table["item_id"].to_pylist(), flat.reshape(len(widths), widths[:1].sum())
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(widths), widths[:1].sum())
 
 
 def _clean_ids(path: Path, ids: Any) -> list[str]:

@@ -80,10 +80,8 @@ class VectorConfig:
             if not 1 <= shortest <= longest:
                 raise InputError(f"{name}: want 1 <= shortest <= longest")
         for name in ("num_hashes", "dim", "max_values", "num_bins"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be at least 1, not {getattr(self, name)}"
-                )
+            if (value := getattr(self, name)) < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.column_weight <= 1:
             raise InputError(f"column_weight is a share, not {self.column_weight}")
         if "categories" in self.columns:
@@ -160,10 +158,8 @@ class ItemVectors:
                 )
             known = copurchase.any(axis=1)
             ids = np.asarray(catalog.item_ids, dtype=str)
-            arrays |= {
-                "copurchase_ids": ids[known],
-                "copurchase_vectors": copurchase[known],
-            }
+            arrays["copurchase_ids"] = ids[known]
+            arrays["copurchase_vectors"] = copurchase[known]
         return cls(config, arrays, values)
 
     @property
@@ -189,13 +185,17 @@ class ItemVectors:
         return (self.arrays["file_mean"] * self.arrays["file_scale"]).astype(np.float32)
 
     @typed
-    def encode(self, catalog: Catalog) -> Float[NDArray, "N D"]:
+    def encode(
+        self, catalog: Catalog, brought: Float[NDArray, "N D_file"] | None = None
+    ) -> Float[NDArray, "N D"]:
         """Vectors of items, float32; a row depends on its item alone, to the bit.
+
+        What the recipe's file holds of them may be brought, if it was read already.
 
         Raises:
           InputError: the catalog lacks a column, or the file lacks an item.
         """
-        vectors, near = self.encode_plain(catalog), self.config.neighbours
+        vectors, near = self.encode_plain(catalog, brought), self.config.neighbours
         found = [coordinates(near, self.arrays, vectors)] if near.k else []
         if self.config.copurchase.dim:
             found.append(self._copurchase(catalog.item_ids))
@@ -209,17 +209,20 @@ class ItemVectors:
         return np.pad(points, ((0, 1), (0, 0)))[rows]
 
     @typed
-    def encode_plain(self, catalog: Catalog) -> Float[NDArray, "N D"]:
+    def encode_plain(
+        self, catalog: Catalog, brought: Float[NDArray, "N D_file"] | None = None
+    ) -> Float[NDArray, "N D"]:
         """`encode` without the coordinates beside the vectors."""
         arrays = self.arrays
         if self.config.file:
-            found = look_up(self.config.file, catalog.item_ids)
-            if found.shape[1] != len(arrays["file_mean"]):
+            if brought is None:
+                brought = look_up(self.config.file, catalog.item_ids)
+            if brought.shape[1] != len(arrays["file_mean"]):
                 raise InputError(
-                    f"{self.config.file}: vectors of width {found.shape[1]}, but the "
+                    f"{self.config.file}: vectors of width {brought.shape[1]}, but the "
                     f"recipe was fitted on width {len(arrays['file_mean'])}"
                 )
-            scaled = (found - arrays["file_mean"]) * arrays["file_scale"]
+            scaled = (brought - arrays["file_mean"]) * arrays["file_scale"]
             return scaled.astype(np.float32)
         parts = []
         if "text_mean" in arrays:

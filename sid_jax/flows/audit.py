@@ -30,7 +30,7 @@ from sid_jax.flows.runs import Log
 from sid_jax.report.page import Report, write_report
 from sid_jax.report.story import Product
 from sid_jax.report.suspects import Suspect, suspects_section
-from sid_jax.sids.table import SidTable, read_table
+from sid_jax.sids.table import read_table
 from sid_jax.sids.vocab import format_sid
 from sid_jax.typing import NDArray
 
@@ -80,8 +80,8 @@ def audit_catalog(
         raise InputError(f"--top {top}: list one suspect or more")
     if out.suffix != ".csv":
         raise InputError(f"--out {out}: the list is a .csv file")
-    paths = [path / runs.SIDS if path.is_dir() else path for path in tables]
-    found = [_read_sids(path) for path in paths]
+    paths = [runs.find_sids(path) for path in tables]
+    found = [read_table(path) for path in paths]
     folder, table = paths[0].parent, found[0]
     ids = table.item_ids.to_pylist()
     catalog = _read_catalog(folder, items, ids, log)
@@ -181,15 +181,6 @@ def escape_cell(value: object) -> str:
     if re.fullmatch(r"-?\d+(\.\d+)?", line):
         return line
     return f"'{line}" if line[:1] in ("=", "+", "-", "@", "|", "%") else line
-
-
-def _read_sids(path: Path) -> SidTable:
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file; name the folder of a finished run, the {runs.SIDS} "
-            "in it, or a CSV file with columns item_id,sid"
-        )
-    return read_table(path)
 
 
 def _read_catalog(

@@ -24,8 +24,9 @@ from sid_jax.evals.stability import (
     moves,
 )
 from sid_jax.files import replacing
+from sid_jax.flows import runs
 from sid_jax.flows.runs import Log
-from sid_jax.flows.versions import Versions, find_table, read_versions
+from sid_jax.flows.versions import Versions, read_versions
 from sid_jax.report.page import Picture, Report, write_report
 from sid_jax.report.stability import churn_map, prefix_bars
 from sid_jax.report.tables import Table
@@ -100,7 +101,7 @@ def compare_tables(
       InputError: a bad file, or tables without a common item.
     """
     limits = limits or StabilityLimits()
-    old, new = find_table(old), find_table(new)
+    old, new = runs.find_sids(old), runs.find_sids(new)
     if align is not None:
         _check_target(align, (old, new))
     versions = read_versions(old, new, changed, purchases)

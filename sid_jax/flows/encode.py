@@ -1,4 +1,4 @@
-"""`sid encode`: a file of items gets Semantic IDs from a trained tokenizer."""
+"""`sid encode` into one file: items that fit into memory get their Semantic IDs."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,15 @@ def encode_file(
       InputError: a bad file, or `extend` is another tokenizer's.
     """
     if out.suffix != ".parquet":
-        raise InputError(f"--out {out}: a SID table is a .parquet file")
+        raise InputError(
+            f"--out {out}: a SID table is a .parquet file; a folder of parts has no "
+            "ending"
+        )
+    if items.is_dir():
+        raise InputError(
+            f"{items} is a folder: its items are encoded into a folder of parts (--out "
+            f"{out.with_suffix('')})"
+        )
     model = Tokenizer.load(tokenizer, vectors)
     catalog, notes = read_items(items)
     for note in notes:

@@ -1,12 +1,14 @@
 """A trained tokenizer in use: items -> vectors -> SIDs -> a table."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from sid_jax import __version__
 from sid_jax.config import TokenizerExperiment
@@ -19,6 +21,7 @@ from sid_jax.flows import runs
 from sid_jax.sids.dedup import add_dedup_level, dedup_size, extend_dedup
 from sid_jax.sids.table import Manifest, SidTable
 from sid_jax.train.loop import load_params
+from sid_jax.train.sharding import MeshConfig, make_mesh
 from sid_jax.train.tokenizer_task import TokenizerTask
 from sid_jax.typing import Float, Int, NDArray, PyTree
 
@@ -103,6 +106,13 @@ class Tokenizer:
             raise InputError(f"the tokenizer in {folder} is not the one of these SIDs")
         return tokenizer
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it reads of items, beside their ids."""
+        recipe = self.recipe.config
+        read = () if recipe.file else (*recipe.text, *recipe.columns)
+        return (*read, *(self.cells.config.columns if self.cells else ()))
+
     def encode(
         self,
         catalog: Catalog,
@@ -135,6 +145,28 @@ class Tokenizer:
         seen = vectors + self.recipe.centre
         return Encoded(seen, *map(np.concatenate, zip(*outputs, strict=True)))
 
+    def assign(
+        self, catalog: Catalog, brought: Float[NDArray, "N D_file"] | None = None
+    ) -> tuple[Int[NDArray, "N L"], Float[NDArray, " N"]]:
+        """SIDs of items and their distances alone, by all devices of this process.
+
+        Args:
+          catalog: the items.
+          brought: what the recipe's file of vectors holds of them; looked up if None.
+        """
+        vectors = self.recipe.encode(catalog, brought)
+        cells = self.cells.of(catalog) if self.cells else None
+        run, params, state, rows = self._assign
+        found = []
+        for start in range(0, len(vectors), rows):
+            block = [
+                None if each is None else _pad(each[start : start + rows], rows)
+                for each in (vectors, cells)
+            ]
+            found.append(run(params, state, *block))
+        codes, distances = map(np.concatenate, zip(*found, strict=True))
+        return codes[: len(vectors)], distances[: len(vectors)]
+
     def latents(self, catalog: Catalog) -> Float[NDArray, "N D"]:
         """What the codebooks quantize."""
         vectors, encode = self.recipe.encode(catalog), jax.jit(self.task.encode)
@@ -146,21 +178,27 @@ class Tokenizer:
 
     def table(self, catalog: Catalog, encoded: Encoded) -> SidTable:
         """The SID table of encoded items, with where it comes from."""
-        codes, sizes = encoded.codes, self.task.model.codebook_sizes
+        codes, manifest = encoded.codes, self.manifest(catalog.digest())
         if self.dedup:
             codes = add_dedup_level(codes)
-            sizes = (*sizes, dedup_size(codes))
-        manifest = Manifest(
-            codebook_sizes=sizes,
-            tokenizer=self.digest(),
-            catalog=catalog.digest(),
-            created_by=f"sid_jax {__version__}",
-            cells=tuple(zip(self.cells.names, self.cells.sizes, strict=True))
-            if self.cells
-            else (),
-            dedup=self.dedup,
-        )
+            sizes = (*manifest.codebook_sizes, dedup_size(codes))
+            manifest = replace(manifest, codebook_sizes=sizes, dedup=True)
         return SidTable.build(catalog.item_ids, codes, encoded.distances, manifest)
+
+    def manifest(self, catalog: str) -> Manifest:
+        """Of a table of its SIDs, without a level that tells items of one SID apart.
+
+        Args:
+          catalog: hash of what was encoded.
+        """
+        cells = self.cells
+        return Manifest(
+            codebook_sizes=self.task.model.codebook_sizes,
+            tokenizer=self.digest(),
+            catalog=catalog,
+            created_by=f"sid_jax {__version__}",
+            cells=tuple(zip(cells.names, cells.sizes, strict=True)) if cells else (),
+        )
 
     def place(
         self, table: SidTable, encoded: Encoded
@@ -176,8 +214,36 @@ class Tokenizer:
     def _tokenize(self):
         return jax.jit(self.task.tokenize)
 
+    @cached_property
+    def _assign(self) -> tuple[Callable, PyTree, PyTree, int]:
+        """`tokenize` without reconstructions, what it reads, and the rows it takes.
+
+        Each device runs the program of `encode`, on as many rows: the codes are the
+        same on any number of them.
+        """
+        mesh = make_mesh(MeshConfig(), jax.local_devices())
+        everywhere, split = PartitionSpec(), PartitionSpec("data")
+
+        def assign(params, state, vectors, cells):
+            return self.task.tokenize(params, state, vectors, cells)[:2]
+
+        run = jax.shard_map(
+            assign,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, split, split),
+            out_specs=split,
+            check_vma=False,
+        )
+        held = jax.device_get((self.params, self.state))
+        params, state = jax.device_put(held, NamedSharding(mesh, everywhere))
+        return jax.jit(run), params, state, _BLOCK * mesh.size
+
     def digest(self) -> str:
         """SHA-256 (hex) of parameters, codebooks and recipe."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256()
         arrays = (self.params, self.state, self.recipe.arrays)
         for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
@@ -187,6 +253,6 @@ class Tokenizer:
         return sha.hexdigest()
 
 
-def _pad(rows: NDArray) -> NDArray:
-    short = _BLOCK - len(rows)
+def _pad(rows: NDArray, size: int = _BLOCK) -> NDArray:
+    short = size - len(rows)
     return np.pad(rows, ((0, short), *((0, 0),) * (rows.ndim - 1)))

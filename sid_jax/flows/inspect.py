@@ -46,9 +46,9 @@ def inspect_table(
     """Prints what the codes are like, writes a page, and the figures beside it.
 
     Args:
-      path: `sids.parquet`, the run folder that it lies in, or another system's table
-        of `item_id,sid` (CSV or Parquet). Where it lies in a run folder, that run's
-        catalog, item vectors and purchases are used.
+      path: `sids.parquet`, the run folder that it lies in, a folder of parts, or
+        another system's table of `item_id,sid` (CSV or Parquet). Where it lies in a run
+        folder, that run's catalog, item vectors and purchases are used.
       log: where lines go.
       vectors: file of item vectors to judge the codes against.
       items: file of the items, for titles and category paths.
@@ -63,13 +63,7 @@ def inspect_table(
     Raises:
       InputError: no such table, a damaged one, or files that lack some of its items.
     """
-    if path.is_dir():
-        path /= runs.SIDS
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file; name the folder of a finished run, the {runs.SIDS} "
-            "in it, or a CSV file with columns item_id,sid"
-        )
+    path = runs.find_sids(path)
     folder, table = path.parent, read_table(path)
     described = None if items is None else _read_items(items, log)
     known, found = read_vectors(vectors) if vectors else ([], None)

@@ -16,6 +16,7 @@ from sid_jax.config import read_config as _read_config
 from sid_jax.data.catalog import Catalog, write_catalog
 from sid_jax.data.catalog import read_catalog as _read_catalog
 from sid_jax.errors import InputError
+from sid_jax.sids.manifest import PARTS
 from sid_jax.sids.table import SidTable, read_table
 from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import read_metrics
@@ -121,6 +122,24 @@ def read_config(folder: Path) -> Experiment:
             f"{error}. If the file is damaged or of another version of sid_jax, train "
             "in a new --workdir"
         ) from None
+
+
+def find_sids(path: Path) -> Path:
+    """The SID table that a path names: a file, a folder of parts, or a run's folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    found = path
+    if path.is_dir() and not (path / PARTS).exists():
+        found = path / SIDS
+    if not found.exists():
+        raise InputError(
+            f"{found}: no such file; name the folder of a finished run, the {SIDS} in "
+            "it, a folder of parts that `sid encode` has finished, or a CSV file with "
+            "columns item_id,sid"
+        )
+    return found
 
 
 def read_sids(path: Path) -> SidTable:

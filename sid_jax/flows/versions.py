@@ -40,21 +40,6 @@ class Versions:
         )
 
 
-def find_table(path: Path) -> Path:
-    """The table that a path names, or the folder of a run.
-
-    Raises:
-      InputError: there is none.
-    """
-    path = path / runs.SIDS if path.is_dir() else path
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file; name the folder of a finished run, the {runs.SIDS} "
-            "in it, or a CSV file with columns item_id,sid"
-        )
-    return path
-
-
 def read_versions(
     old: Path, new: Path, changed: Path | None, purchases: Path | None
 ) -> Versions:

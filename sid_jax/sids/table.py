@@ -7,7 +7,7 @@ neighbours in `items`, so that leaf u holds `items[offsets[u] : offsets[u + 1]]`
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,19 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import hash_file, replacing
+from sid_jax.sids.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    parse_manifest,
+    read_parts,
+)
 from sid_jax.sids.trie import sort_sids
 from sid_jax.typing import Float, Int, NDArray, UInt, typed
-
-SCHEMA_VERSION = 2
-"""Of the files that `write_table` writes; `read_table` reads versions 1 up to it.
-
-Version 2 adds `cells` and `dedup`."""
 
 pc: Any = compute  # its functions are made at import: type checkers see none of them
 _METADATA_KEY = b"sid_jax"
 _SID_PATTERN = r"^\d{1,9}([_-]\d{1,9})*$"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """Where a SID table comes from.
-
-    Attributes:
-      codebook_sizes: codes a level.
-      tokenizer: hash of the tokenizer that encoded the items; empty if unknown.
-      catalog: hash of the catalog that was encoded; empty if unknown.
-      created_by: the program or file that the SIDs come from.
-      schema_version: of the file.
-      cells: attribute cells, in the order of their first codes: what each holds, and
-        how many consecutive codes of the first level are its own; none if empty.
-    """
-
-    codebook_sizes: tuple[int, ...]
-    tokenizer: str = ""
-    catalog: str = ""
-    created_by: str = ""
-    schema_version: int = SCHEMA_VERSION
-    cells: tuple[tuple[str, int], ...] = ()
-    dedup: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +182,7 @@ def write_table(path: str | Path, table: SidTable) -> None:
             pa.table(columns).replace_schema_metadata(metadata),
             temporary,
             compression="zstd",
+            write_page_checksum=True,
         )
 
 
@@ -211,7 +190,7 @@ def read_table(path: str | Path) -> SidTable:
     """Reads what `write_table` wrote, or another system's table of `item_id,sid`.
 
     That may be a CSV (or .csv.gz) or a Parquet file. Its codebook sizes are taken to be
-    the largest code of each level plus one.
+    the largest code of each level plus one. A folder of parts is read as one table.
 
     Raises:
       InputError: an absent or damaged file, a newer schema, codes that are ragged or
@@ -219,6 +198,8 @@ def read_table(path: str | Path) -> SidTable:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            return _read_parts(path)
         if path.suffix == ".parquet":
             return _read_parquet(path)
         if path.name.endswith((".csv", ".csv.gz")):
@@ -235,12 +216,12 @@ def _read_parquet(path: Path) -> SidTable:
     foreign = _METADATA_KEY not in (schema.metadata or {})
     if foreign and {"item_id", "sid"} <= set(schema.names):
         return _parse_foreign(path, pq.read_table(path, columns=["item_id", "sid"]))
-    manifest, digest = _parse_manifest((schema.metadata or {}).get(_METADATA_KEY))
+    manifest, digest = parse_manifest((schema.metadata or {}).get(_METADATA_KEY))
     needed = ["item_id", "codes", "distance"]
     absent = [name for name in needed if name not in schema.names]
     if absent:
         raise InputError(f"no column {', '.join(absent)}; encode again")
-    table = pq.read_table(path, columns=needed)
+    table = pq.read_table(path, columns=needed, page_checksum_verification=True)
     built = SidTable.build(
         table["item_id"].cast(pa.string()).combine_chunks(),
         _unfold(table["codes"].cast(pa.list_(pa.int32())).combine_chunks()),
@@ -253,6 +234,25 @@ def _read_parquet(path: Path) -> SidTable:
             " disagrees); encode again"
         )
     return built
+
+
+def _read_parts(folder: Path) -> SidTable:
+    parts = read_parts(folder)
+    tables = []
+    for part in parts:
+        if hash_file(folder / part.name) != part.sha256:
+            raise InputError(
+                f"{part.name} is not what was written (its SHA-256 differs); run the"
+                " same `sid encode` again, which makes it anew"
+            )
+        tables.append(read_table(folder / part.name))
+    told = hashlib.sha256("".join(part.sha256 for part in parts).encode())
+    return SidTable.build(
+        pa.concat_arrays([table.item_ids for table in tables]),
+        np.concatenate([table.codes() for table in tables]),
+        np.concatenate([table.distances for table in tables]),
+        replace(tables[0].manifest, catalog=told.hexdigest()),
+    )
 
 
 def _read_csv(path: Path) -> SidTable:
@@ -282,56 +282,6 @@ def _parse_foreign(path: Path, table: pa.Table) -> SidTable:
     manifest = Manifest(codebook_sizes=sizes, created_by=path.name)
     ids = table["item_id"].cast(pa.string()).combine_chunks()
     return SidTable.build(ids, codes, None, manifest)
-
-
-def _parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:
-    """The manifest and the digest of the table that it was written with."""
-    if raw is None:
-        raise InputError("no SID manifest in the metadata; write it with `sid encode`")
-    try:
-        fields = json.loads(raw)
-    except ValueError:
-        fields = None
-    version = _field(fields, "schema_version", int)
-    if not 1 <= version <= SCHEMA_VERSION:
-        raise InputError(
-            f"schema version {version}, but versions 1 to {SCHEMA_VERSION} are readable"
-            " here; update sid_jax, or encode again"
-        )
-    sizes = tuple(_field(fields, "codebook_sizes", list))
-    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
-        raise InputError(f"malformed SID manifest (codebook_sizes {sizes})")
-    manifest = Manifest(
-        codebook_sizes=sizes,
-        tokenizer=_field(fields, "tokenizer", str),
-        catalog=_field(fields, "catalog", str),
-        created_by=_field(fields, "created_by", str),
-        schema_version=version,
-        cells=_parse_cells(fields, sizes[0]) if version > 1 else (),
-        dedup=_field(fields, "dedup", bool) if version > 1 else False,
-    )
-    return manifest, _field(fields, "digest", str)
-
-
-def _parse_cells(fields: Any, num_codes: int) -> tuple[tuple[str, int], ...]:
-    cells: list[Any] = _field(fields, "cells", list)
-    good = all(
-        isinstance(cell, list) and [*map(type, cell)] == [str, int] and cell[1] > 0
-        for cell in cells
-    )
-    if not good or (cells and sum(size for _, size in cells) != num_codes):
-        raise InputError(
-            f"malformed SID manifest (cells {cells} for {num_codes} first codes);"
-            " encode again"
-        )
-    return tuple((name, size) for name, size in cells)
-
-
-def _field(fields: Any, name: str, kind: type) -> Any:
-    value = fields.get(name) if isinstance(fields, dict) else None
-    if type(value) is not kind:
-        raise InputError(f"malformed SID manifest ({name}: {value!r}); encode again")
-    return value
 
 
 def _unfold(lists: pa.ListArray) -> NDArray:

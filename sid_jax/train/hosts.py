@@ -40,6 +40,25 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
         jax.distributed.initialize()
 
 
+def find_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Which of the processes of a launcher this is, from 0, and of how many.
+
+    For work that is shared out without a word between them: none is joined.
+
+    Raises:
+      InputError: as in `join`.
+    """
+    if len([name for name in _EXPLICIT if environment.get(name)]) > 1:
+        _, size, rank = _read(environment)
+        return rank, size
+    names = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
+    if all(environment.get(name) for name in _SLURM):
+        names = _SLURM[2:]
+    if all(environment.get(name) for name in names):
+        return int(environment[names[0]]), int(environment[names[1]])
+    return jax.process_index(), jax.process_count()
+
+
 def are_many() -> bool:
     """Whether there are other processes."""
     return jax.process_count() > 1
@@ -111,10 +130,14 @@ class Stop:
 
 
 @contextmanager
-def listen() -> Iterator[Stop]:
-    """Hears SIGINT and SIGTERM in the block; a second SIGINT interrupts at once."""
+def listen(alone: bool = False) -> Iterator[Stop]:
+    """Hears SIGINT and SIGTERM in the block; a second SIGINT interrupts at once.
+
+    Args:
+      alone: whether to tell no other process; ask for the signal itself then.
+    """
     stop = Stop()
-    many = jax.process_count() > 1
+    many = jax.process_count() > 1 and not alone
 
     def handle(number, frame):
         if stop.signal is not None and number == signal.SIGINT:

@@ -108,12 +108,12 @@ class Interrupted(Exception):  # noqa: N818 - asked for, hence no error
     Attributes:
       signal: SIGINT (Ctrl-C) or SIGTERM; the latter, too, where another process was
         the one to get a signal.
-      step: steps done.
+      step: steps done, or what `unit` calls them.
     """
 
-    def __init__(self, stop: Stop, step: int, folder: Path):
+    def __init__(self, stop: Stop, step: int, folder: Path, unit: str = "step"):
         saved = f"saved in {folder}" if step else "nothing to save yet"
-        super().__init__(f"stopped at step {step}, {saved}; run again to go on")
+        super().__init__(f"stopped at {unit} {step}, {saved}; run again to go on")
         self.signal = stop.signal or signal.SIGTERM
         self.step = step
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sid_jax.errors import InputError
-from sid_jax.verbs.words import NoPrefix, Positional, parse, say
+from sid_jax.verbs.words import NoPrefix, Positional, parse, parse_share, say
 
 
 def run_quickstart(argv: list[str]) -> None:
@@ -156,6 +156,7 @@ def run_sweep(argv: list[str]) -> None:
 
 def run_encode(argv: list[str]) -> None:
     """A file of items gets Semantic IDs from a trained tokenizer."""
+    from sid_jax.flows.bulk import PART_ROWS, encode_parts
     from sid_jax.flows.encode import encode_file
 
     @dataclass(frozen=True, kw_only=True)
@@ -163,20 +164,43 @@ def run_encode(argv: list[str]) -> None:
         tokenizer: Path
         """Run folder of the tokenizer."""
         items: Path
-        """Items as `sid import` reads them."""
+        """Items as `sid import` reads them; into a folder, also a folder of such."""
         out: Path = Path("sids.parquet")
-        """The SID table to write."""
+        """The SID table to write. NAME.parquet: one file, of items that fit into
+        memory. A folder: parts of any number of items; run again to go on."""
         extend: Path | None = None
         """A SID table to add to: its items keep their SIDs."""
         vectors: str = ""
-        """The items' vectors, where the tokenizer was trained on such a file."""
+        """The items' vectors, where the tokenizer was trained on such a file; into a
+        folder, in the order of the items."""
+        part_rows: int = PART_ROWS
+        """Into a folder: items of a part, at most. Memory grows with it."""
+        host: str = ""
+        """Into a folder: which of the hosts that share it this is, such as 0/4 to 3/4;
+        if empty, as the launcher has it (SLURM, Open MPI, JAX_PROCESS_ID)."""
 
     given = parse(Arguments, "encode", argv, run_encode)
-    encode_file(
+    if given.out.suffix:
+        encode_file(
+            given.tokenizer,
+            given.items,
+            given.out,
+            say,
+            extend=given.extend,
+            vectors=given.vectors,
+        )
+        return
+    if given.extend is not None:
+        raise InputError(
+            "--extend adds to one file: give --out NAME.parquet, or encode the new "
+            "items into a folder of their own"
+        )
+    encode_parts(
         given.tokenizer,
         given.items,
         given.out,
         say,
-        extend=given.extend,
         vectors=given.vectors,
+        part_rows=given.part_rows,
+        host=parse_share(given.host) if given.host else None,
     )

@@ -5,6 +5,8 @@ from typing import Any
 
 import tyro
 
+from sid_jax.errors import InputError
+
 Positional = tyro.conf.Positional
 NoPrefix = tyro.conf.arg(name="")
 
@@ -28,6 +30,18 @@ def parse(kind: Any, name: str, argv: list[str], verb: Callable, default=None) -
         # A union field keeps the class that the experiment chose.
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def parse_share(word: str) -> tuple[int, int]:
+    """`2/4` as (2, 4): the third of four.
+
+    Raises:
+      InputError: it is not of that form, or the first number is not below the second.
+    """
+    number, _, total = word.partition("/")
+    if number.isdecimal() and total.isdecimal() and int(number) < int(total):
+        return int(number), int(total)
+    raise InputError(f"--host {word}: want one of 0/4, 1/4, 2/4, 3/4, say")
 
 
 def say(line: str) -> None:

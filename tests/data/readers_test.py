@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import math
 from decimal import Decimal
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data.readers import infer_columns, read_lines, read_table
+from sid_jax.data.readers import read_lines, read_table
 from sid_jax.errors import InputError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
@@ -168,53 +167,6 @@ def test_parquet_types_become_plain(tmp_path):
         },
     )
     assert set(read.rows[1][1].values()) == {None}
-
-
-@pytest.mark.parametrize(
-    ("cells", "kind", "want"),
-    [
-        (["1", "", "-20"], "int64", [1, None, -20]),
-        (["1", "2.5", "1e3"], "double", [1.0, 2.5, 1000.0]),
-        (["1", "nan", "2"], "double", [1.0, None, 2.0]),
-        (["TRUE", "false", ""], "bool", [True, False, None]),
-        (["007", "1", "2"], "string", ["007", "1", "2"]),
-        (["007", "1", "2.5"], "string", ["007", "1", "2.5"]),
-        (["1", "x", "2"], "string", ["1", "x", "2"]),
-        (["1_000", "2", "3"], "string", ["1_000", "2", "3"]),
-        (["99999999999999999999", "1", "2"], "double", [1e20, 1.0, 2.0]),
-    ],
-)
-def test_kinds_of_csv_columns(cells, kind, want, tmp_path):
-    content = to_csv(["item_id", "x"], [["a", cell] for cell in cells])
-    arrays, _ = infer_columns(
-        read_table(pack(tmp_path / "t.csv", content)), {"item_id"}
-    )
-    assert (str(arrays["x"].type), arrays["x"].to_pylist()) == (kind, want)
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "want", "note"),
-    [
-        ([1, None, 2], "int64", [1, None, 2], None),
-        ([1, 2.5, None], "double", [1.0, 2.5, None], None),
-        ([True, None, False], "bool", [True, None, False], None),
-        ([1.5, math.inf, math.nan], "double", [1.5, None, None], "not finite"),
-        (["a", 1, True], "string", ["a", "1", "true"], "mixed kinds"),
-        ([2**70, 1, None], "string", [str(2**70), "1", None], "mixed kinds"),
-        ([[1, 2], [], None], "string", ["1|2", None, None], "joined"),
-        ([[["a", "b"], ["c"]], ["d"], "e"], "string", ["a > b|c", "d", "e"], "joined"),
-        ([{"k": [1]}, None, None], "string", ['{"k": [1]}', None, None], "joined"),
-    ],
-)
-def test_kinds_of_json_columns(values, kind, want, note, tmp_path):
-    lines = "".join(json.dumps({"x": v, "empty": None}) + "\n" for v in values)
-    table = read_table(pack(tmp_path / "t.jsonl", lines.encode()))
-    arrays, notes = infer_columns(table, ())
-    assert list(arrays) == ["x"] and str(arrays["x"].type) == kind
-    assert arrays["x"].to_pylist() == want
-    assert any("no value: empty" in line for line in notes)
-    assert len(notes) == 1 + (note is not None)
-    assert note is None or any(note in line and ": x" in line for line in notes)
 
 
 def test_lines_end_anywhere(tmp_path):

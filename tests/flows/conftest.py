@@ -16,6 +16,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from sid_jax.cli import main
+from sid_jax.flows import bulk
+from sid_jax.flows.encoding import Tokenizer
 from sid_jax.train.progress import read_metrics
 from sid_jax.train.retriever_task import RetrieverTask
 
@@ -103,6 +105,11 @@ class World:
             return read
 
         patch.setattr(room, name, interrupted)
+
+    def contents(self, folder):
+        """All files of a folder, hidden ones too."""
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     def import_data(self, data, items=None, baskets=None):
         files = ("--items", items or self.items, "--baskets", baskets or self.baskets)
@@ -249,3 +256,21 @@ def score_all():
         return sums[:, :-1] - sums[:, -1:]
 
     return score
+
+
+@pytest.fixture(scope="module")
+def model(world):
+    return Tokenizer.load(world.tokenizer)
+
+
+@pytest.fixture
+def encode_parts(model, monkeypatch):
+    """`encode_parts` by the tokenizer of the world, loaded once; gives what is said."""
+
+    def run(items, out, model=model, **words):
+        monkeypatch.setattr(Tokenizer, "load", lambda folder, vectors="": model)
+        lines = []
+        bulk.encode_parts(Path("tok"), items, out, lines.append, **words)
+        return lines
+
+    return run

@@ -249,6 +249,20 @@ def test_a_damaged_absent_or_foreign_file_is_an_input_error(tmp_path):
             read_table(tmp_path / name)
 
 
+def test_a_changed_distance_is_found(tmp_path):
+    """It is in no digest, but its page has a checksum."""
+    path = tmp_path / "t.parquet"
+    write_table(path, _small())
+    file = pq.ParquetFile(path)
+    column = file.metadata.row_group(0).column(file.schema.names.index("distance"))
+    start, size = column.dictionary_page_offset, column.total_compressed_size
+    good = path.read_bytes()
+    for place in range(start + size - 8, start + size):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(InputError, match="cannot be read as a SID table"):
+            read_table(path)
+
+
 @pytest.mark.parametrize("separator", ["_", "-"])
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
 def test_reads_the_csv_of_other_systems(tmp_path, separator, ending):

@@ -77,6 +77,21 @@ def test_a_launcher_that_says_half_is_told(joined, change, message):
     assert not joined
 
 
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, (0, 1)),
+        (THREE, (3, 4)),
+        (STEP, (1, 2)),
+        (STEP | {"SLURM_STEP_NODELIST": ""}, (0, 1)),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3"}, (0, 3)),
+    ],
+)
+def test_a_rank_is_told_without_joining(joined, environment, rank):
+    assert hosts.find_rank(environment) == rank
+    assert not joined
+
+
 def test_alone_everything_is_its_own():
     assert hosts.is_first() and not hosts.are_many()
     assert hosts.first(max, 2, 3) == 3
