@@ -21,6 +21,7 @@ from sid_jax.verbs.making import (
     run_embed,
     run_encode,
     run_import,
+    run_prepare,
     run_quickstart,
     run_sweep,
     run_train,
@@ -30,6 +31,7 @@ from sid_jax.verbs.serving import run_export, run_retrieve
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "quickstart": run_quickstart,
     "import": run_import,
+    "prepare": run_prepare,
     "embed": run_embed,
     "train": run_train,
     "sweep": run_sweep,

@@ -13,7 +13,8 @@ from sid_jax.errors import InputError
 
 FLAGS = {
     "quickstart": ["--workdir", "--retriever.train.steps", "--tokenizer.vectors.dim"],
-    "import": ["--items", "--sequences", "--baskets", "--name", "--data-dir"],
+    "import": ["--items", "--sequences", "--baskets", "--name", "--runner"],
+    "prepare": ["--data", "--out", "--texts", "--pairs", "--sequences", "--runner"],
     "embed": ["--items", "--data", "--encoder", "--recipe", "--texts", "--out"],
     "train": ["experiments/FILE.py", "--workdir", "--any.field"],
     "sweep": ["PATH", "--workdir", "--seeds", "--only"],

@@ -33,6 +33,8 @@ WALLS = {  # heavy library -> where it may be imported
     "pyarrow": {"data", "sids.table"},
     "flax": {"models", "train"},
     "orbax": {"train.checkpoint"},
+    "apache_beam": {"data.beam"}
+    | {f"data.beam_{room}" for room in ("files", "histories", "items", "training")},
     "matplotlib": {"report"},
     "tensorflow": set(),
 }

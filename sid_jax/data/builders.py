@@ -33,11 +33,13 @@ from sid_jax.data.complete_journey import find_complete_journey, read_complete_j
 from sid_jax.errors import InputError
 
 VERSION = "1.0.0"
-_BLOCK = 1000
+BLOCK = 1000
+"""Items of a record, at most."""
 
 Contents = tuple[Catalog, Interactions | None]
 
-_TYPE_NAMES = {"string": "string", "int64": "int", "double": "float", "bool": "bool"}
+TYPE_NAMES = {"string": "string", "int64": "int", "double": "float", "bool": "bool"}
+"""What an attribute's type is called, by its name in arrow."""
 
 
 class CatalogBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -96,7 +98,7 @@ class CatalogBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         catalog, interactions = self.read()
         if self.builder_config_name == "items":
-            return _item_records(catalog)
+            return item_records(catalog)
         if interactions is None:
             raise InputError(f"{self.name} has items alone, no histories")
         return _history_records(catalog, interactions)
@@ -165,7 +167,7 @@ class Imported(CatalogBuilder, skip_registration=True):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._contents = contents
         self._types = {
-            field.name: _TYPE_NAMES[str(field.type)]
+            field.name: TYPE_NAMES[str(field.type)]
             for field in contents[0].table.schema
             if field.name in contents[0].attributes
         }
@@ -184,16 +186,19 @@ BUILTIN: dict[str, Callable[..., CatalogBuilder]] = {
 }
 
 
-def _item_records(catalog: Catalog) -> Iterator[tuple[int, dict[str, Any]]]:
+def item_records(
+    catalog: Catalog, first: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Records of items whose rows are `first` and those that follow, by their row."""
     columns = {name: catalog.column(name) for name in catalog.attributes}
-    for row in range(0, len(catalog), _BLOCK):
-        block = slice(row, row + _BLOCK)
+    for row in range(0, len(catalog), BLOCK):
+        block = slice(row, row + BLOCK)
         paths = catalog.categories[block]
         attributes = {name: values[block] for name, values in columns.items()}
         yield (
-            row,
+            first + row,
             {
-                "row": row,
+                "row": first + row,
                 "item_ids": catalog.item_ids[block],
                 "titles": catalog.titles[block],
                 "brands": [brand or "" for brand in catalog.brands[block]],

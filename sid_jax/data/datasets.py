@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,7 +20,13 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
-from sid_jax.data.builders import BUILTIN, VERSION, Contents, Imported
+from sid_jax.data.builders import (
+    BUILTIN,
+    VERSION,
+    CatalogBuilder,
+    Contents,
+    Imported,
+)
 from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
@@ -59,6 +65,20 @@ def load(config: DataConfig) -> Contents:
     Raises:
       InputError: no such data set, or its source is not at hand.
     """
+    folder = find_folder(config)
+    metadata, records = _read_records(folder, "items")
+    catalog = make_catalog(records, metadata["attributes"])
+    if not is_prepared(folder, "histories"):
+        return catalog, None
+    return catalog, _read_histories(folder, catalog)
+
+
+def find_folder(config: DataConfig) -> Path:
+    """The folder of a data set; builds one of `BUILTIN` on first use.
+
+    Raises:
+      InputError: as `load`.
+    """
     root = find_root(config.data_dir)
     folder = root / config.name
     if config.name in BUILTIN:
@@ -75,10 +95,7 @@ def load(config: DataConfig) -> Contents:
             f"sid import --items FILE [--baskets FILE] --name {config.name}"
             + (f" --data-dir {config.data_dir}" if config.data_dir else "")
         )
-    catalog = _read_items(folder)
-    if not is_prepared(folder, "histories"):
-        return catalog, None
-    return catalog, _read_histories(folder, catalog)
+    return folder
 
 
 def find_root(data_dir: str = "") -> Path:
@@ -108,13 +125,9 @@ def save(name: str, contents: Contents, root: Path) -> None:
     Raises:
       InputError: that folder is something else, and so is left alone.
     """
-    if (root / name).exists() and name not in BUILTIN and name not in list_names(root):
-        raise InputError(
-            f"{root / name} exists and is no data set of this form; choose another name"
-        )
     catalog, interactions = contents
     builder = BUILTIN.get(name) or partial(Imported, name=name)
-    with replacing(root / name) as staging:
+    with staging(name, root) as folder:
         for config, kind, number in (
             ("items", "items", len(catalog)),
             ("histories", "baskets", 0 if interactions is None else len(interactions)),
@@ -122,20 +135,48 @@ def save(name: str, contents: Contents, root: Path) -> None:
             if number == 0:
                 continue
             start = time.monotonic()
-            with _quiet():
+            prepare(
                 builder(
                     config=config,
-                    data_dir=staging,
+                    data_dir=folder,
                     file_format="array_record",
                     contents=contents,
-                ).download_and_prepare()
+                )
+            )
             seconds = time.monotonic() - start
             _report(f"{name}: wrote {number:,} {kind} in {seconds:.1f} s")
-        # TFDS wrote staging/name/config/version; staging itself becomes root/name.
-        for part in (staging / name).iterdir():
-            part.rename(staging / part.name)
-        (staging / name).rmdir()
-        shutil.rmtree(staging / "downloads", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def staging(name: str, root: Path) -> Iterator[Path]:
+    """A `data_dir` to write a data set to, which becomes `root/name` on success.
+
+    Raises:
+      InputError: that folder is something else, and so is left alone.
+    """
+    if (root / name).exists() and name not in BUILTIN and name not in list_names(root):
+        raise InputError(
+            f"{root / name} exists and is no data set of this form; choose another name"
+        )
+    with replacing(root / name) as folder:
+        yield folder
+        # TFDS wrote folder/name/config/version; the folder itself becomes root/name.
+        for part in (folder / name).iterdir():
+            part.rename(folder / part.name)
+        (folder / name).rmdir()
+        shutil.rmtree(folder / "downloads", ignore_errors=True)
+
+
+def prepare(builder: CatalogBuilder, **options: Any) -> None:
+    """Has TFDS write a configuration; `options` are those of `DownloadConfig`."""
+    # TFDS prints sizes it does not know, and bars without a total.
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = tfds.download.DownloadConfig(**options)
+            builder.download_and_prepare(download_config=config)
+    finally:
+        tfds.display_progress_bar(True)
 
 
 def _read_records(folder: Path, config: str) -> tuple[Any, list[dict[str, Any]]]:
@@ -146,22 +187,22 @@ def _read_records(folder: Path, config: str) -> tuple[Any, list[dict[str, Any]]]
     return builder.info.metadata, sorted(records, key=lambda record: record["row"])
 
 
-def _read_items(folder: Path) -> Catalog:
-    metadata, blocks = _read_records(folder, "items")
-    names = iter(_decode(blocks, "categories"))
-    attributes = [json.loads(block["attributes"]) for block in blocks]
+def make_catalog(records: list[dict[str, Any]], types: Mapping[str, str]) -> Catalog:
+    """The catalog of records of items in order, with attributes of these types."""
+    names = iter(_decode(records, "categories"))
+    attributes = [json.loads(record["attributes"]) for record in records]
     return Catalog.from_columns(
-        _decode(blocks, "item_ids"),
-        title=_decode(blocks, "titles"),
-        brand=_decode(blocks, "brands"),
+        _decode(records, "item_ids"),
+        title=_decode(records, "titles"),
+        brand=_decode(records, "brands"),
         categories=[
             list(islice(names, int(depth)))
-            for block in blocks
-            for depth in block["depths"]
+            for record in records
+            for depth in record["depths"]
         ],
         attributes={
-            name: pa.array([v for b in attributes for v in b[name]], _TYPES[kind])
-            for name, kind in metadata["attributes"].items()
+            name: pa.array([v for each in attributes for v in each[name]], _TYPES[kind])
+            for name, kind in types.items()
         },
     )
 
@@ -188,17 +229,6 @@ def _read_histories(folder: Path, catalog: Catalog) -> Interactions:
 
 def _decode(records: list[dict[str, Any]], name: str) -> list[str]:
     return [text.decode() for record in records for text in record[name]]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # TFDS prints sizes it does not know, and bars without a total.
-    tfds.display_progress_bar(False)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.display_progress_bar(True)
 
 
 def _report(line: str) -> None:

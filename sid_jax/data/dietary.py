@@ -23,7 +23,7 @@ that of a vegan product.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
@@ -75,15 +75,21 @@ def add_dietary(catalog: Catalog) -> Catalog:
     Raises:
       InputError: it has an attribute of such a name.
     """
+    refuse_dietary(catalog.attributes)
     table = catalog.table
     for diet, flags in dietary_flags(catalog.titles).items():
-        if diet in catalog.attributes:
+        table = table.append_column(diet, pa.array(flags, pa.bool_()))
+    return Catalog(table)
+
+
+def refuse_dietary(attributes: Iterable[str]) -> None:
+    """Raises InputError if an attribute has the name of a diet."""
+    for diet in attributes:
+        if diet in DIETS:
             raise InputError(
                 f"the catalog has a column {diet!r} already; leave that out, or import"
                 " without dietary attributes from titles"
             )
-        table = table.append_column(diet, pa.array(flags, pa.bool_()))
-    return Catalog(table)
 
 
 def _normalise(title: str) -> str:

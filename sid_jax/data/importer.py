@@ -6,7 +6,10 @@ written before everything is read, and a data set is replaced as a whole.
 
 import re
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sid_jax.data.datasets import BUILTIN, find_root, is_prepared, save
 from sid_jax.data.dietary import add_dietary
@@ -34,11 +37,11 @@ class ImportSummary:
     with_brand: int
     with_categories: int
     attributes: tuple[str, ...]
-    users: int
-    retailers: int
-    baskets: int
-    interactions: int
-    notes: tuple[str, ...]
+    users: int = 0
+    retailers: int = 0
+    baskets: int = 0
+    interactions: int = 0
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The summary to print."""
@@ -67,10 +70,14 @@ def import_dataset(
     name: str,
     data_dir: str = "",
     dietary: bool = False,
+    runner: str = "",
+    beam_options: tuple[str, ...] = (),
 ) -> ImportSummary:
     """Imports files as the data set `name`, replacing one of that name.
 
     With `dietary`, what titles say of diets is added as attributes (`add_dietary`).
+    With a `runner` the same is done on Apache Beam, and a path may be a pattern of
+    files: see `beam_import.py`.
 
     Raises:
       InputError: by a rule above; a data set of that name stays as it was.
@@ -83,6 +90,43 @@ def import_dataset(
         raise InputError(f"--name {name}: that one is built in; choose another name")
     if sequences is not None and baskets is not None:
         raise InputError("give --sequences or --baskets, not both")
+    root = find_root(data_dir)
+    alone = sequences is None and baskets is None
+    if alone and is_prepared(root / name, "histories"):
+        raise InputError(
+            f"--name {name}: that data set has histories, which an import of items"
+            " alone would drop; give --sequences or --baskets again, or another name"
+        )
+    write = _import_files
+    if runner:
+        need_beam("--runner")
+        from sid_jax.data.beam import BeamConfig
+        from sid_jax.data.beam_import import import_files
+
+        config = BeamConfig(runner=runner, options=beam_options)
+        write = partial(import_files, config=config)
+    counts, notes = write(
+        items, sequences, baskets, name=name, root=root, dietary=dietary
+    )
+    return ImportSummary(name=name, folder=root / name, notes=tuple(notes), **counts)
+
+
+def need_beam(flag: str) -> None:
+    """Raises InputError if Apache Beam, which `flag` asks for, is not installed."""
+    if find_spec("apache_beam") is None:
+        raise InputError(f'{flag} needs Apache Beam: pip install "sid_jax[beam]"')
+
+
+def _import_files(
+    items: Path,
+    sequences: Path | None,
+    baskets: Path | None,
+    *,
+    name: str,
+    root: Path,
+    dietary: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """What the summary counts, and notes."""
     catalog, notes = read_items(items)
     if dietary:
         catalog = add_dietary(catalog)
@@ -93,24 +137,19 @@ def import_dataset(
     elif baskets is not None:
         data, more = read_baskets(baskets, catalog)
         notes += more
-    root = find_root(data_dir)
-    if data is None and is_prepared(root / name, "histories"):
-        raise InputError(
-            f"--name {name}: that data set has histories, which an import of items"
-            " alone would drop; give --sequences or --baskets again, or another name"
-        )
     save(name, (catalog, data), root)
-    return ImportSummary(
-        name=name,
-        folder=root / name,
-        items=len(catalog),
-        with_title=sum(map(bool, catalog.titles)),
-        with_brand=sum(map(bool, catalog.brands)),
-        with_categories=sum(map(bool, catalog.categories)),
-        attributes=catalog.attributes,
-        users=0 if data is None else len(data.users),
-        retailers=0 if data is None else len(data.retailers),
-        baskets=0 if data is None else len(data),
-        interactions=0 if data is None else len(data.items),
-        notes=tuple(notes),
-    )
+    counts = {
+        "items": len(catalog),
+        "with_title": sum(map(bool, catalog.titles)),
+        "with_brand": sum(map(bool, catalog.brands)),
+        "with_categories": sum(map(bool, catalog.categories)),
+        "attributes": catalog.attributes,
+    }
+    if data is not None:
+        counts |= {
+            "users": len(data.users),
+            "retailers": len(data.retailers),
+            "baskets": len(data),
+            "interactions": len(data.items),
+        }
+    return counts, notes

@@ -12,16 +12,30 @@ the lift of two items in baskets.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from sid_jax.data.catalog import Interactions
+from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.errors import InputError
 from sid_jax.typing import Bool, Float, Int, NDArray, typed
 
 _BLOCK = 1 << 24
 """Products of two purchases that are held at a time, at most (but for one item's)."""
+
+
+PAIRS = pa.schema(
+    {
+        "left": pa.string(),
+        "right": pa.string(),
+        "count": pa.int32(),
+        "pmi": pa.float32(),
+    }
+)
+"""Columns of a file of pairs, in any order: two item ids, their count and PMI."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +49,7 @@ class PairConfig:
       window: 0 looks within baskets; n also at baskets of one user at most n apart.
       max_basket: longer baskets are left out.
       power: a pair is drawn in proportion to count^power.
+      file: pairs that `sid prepare` has mined, in place of those that the above finds.
     """
 
     batch_pairs: int = 128
@@ -43,6 +58,7 @@ class PairConfig:
     window: int = 0
     max_basket: int = 64
     power: float = 0.0
+    file: str = ""
 
     def __post_init__(self):
         if self.batch_pairs < 1:
@@ -113,8 +129,7 @@ def mine_pairs(
         left, right = counts.row + block.start, counts.col
         enough = (left < right) & (counts.data >= min_support)
         left, right, count = left[enough], right[enough], counts.data[enough]
-        chance = marginal[left].astype(np.float64) * marginal[right]
-        pmi = np.log(count * float(units) / chance)
+        pmi = pointwise(count, marginal[left], marginal[right], units)
         good = pmi >= min_pmi
         found.append(np.stack([left, right, count, pmi])[:, good])
     left, right, count, pmi = np.concatenate(found, axis=1)
@@ -124,6 +139,32 @@ def mine_pairs(
         right=kept[right[order].astype(np.int64)].astype(np.int32),
         count=count[order].astype(np.int32),
         pmi=pmi[order].astype(np.float32),
+    )
+
+
+def pointwise(count: NDArray, left: NDArray, right: NDArray, units: int) -> NDArray:
+    """PMI in nats, float64, by how often a pair occurs, and each item of it, int64."""
+    return np.log(count * float(units) / (left.astype(np.float64) * right))
+
+
+def read_pairs(path: str | Path, catalog: Catalog) -> Pairs:
+    """What `sid prepare --pairs` has written, as `mine_pairs` gives it.
+
+    Raises:
+      InputError: no such file, or an item that the catalog does not have.
+    """
+    try:
+        table = pq.read_table(path).cast(PAIRS)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these
+        raise InputError(f"{path}: no file of pairs ({error})") from None
+    ends = [catalog.rows(table[name].to_pylist()) for name in ("left", "right")]
+    left, right = np.minimum(*ends), np.maximum(*ends)
+    order = np.lexsort((right, left))
+    return Pairs(
+        left=left[order],
+        right=right[order],
+        count=table["count"].to_numpy()[order],
+        pmi=table["pmi"].to_numpy()[order],
     )
 
 

@@ -25,10 +25,11 @@ Every complaint names file and row. The rules, beside those of `readers.py`:
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from sid_jax.data.catalog import ALL, CORE, Catalog, Interactions
 from sid_jax.data.kinds import infer_columns
@@ -39,6 +40,42 @@ _USER = ("user_id", "household_id")
 _TIME = ("timestamp", "time", "date", "order_number", "order")
 _ITEMS = ("product_ids", "item_ids")
 _RETAILER = ("retailer_id", "store_id")
+
+
+class Basket(NamedTuple):
+    """A row of a history file that names a user.
+
+    Attributes:
+      number: of the row.
+      user: its user.
+      time: seconds or an order number; None in a sequence, or if it is not readable.
+      items: the known ones, as they stand there; none without a time.
+      retailer: its retailer.
+    """
+
+    number: int
+    user: str
+    time: int | None
+    items: list[str]
+    retailer: str
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What a history file holds.
+
+    Attributes:
+      baskets: rows in the order of the file; of a sequence, each holds a part.
+      findings: what was skipped.
+      time: what times are, a `number` or a `date`; "" in a file of sequences, or where
+        none is readable.
+      unused: columns that are not read.
+    """
+
+    baskets: list[Basket]
+    findings: Findings
+    time: str = ""
+    unused: tuple[str, ...] = ()
 
 
 def read_items(path: Path) -> tuple[Catalog, list[str]]:
@@ -105,67 +142,96 @@ def read_sequences(path: Path, catalog: Catalog) -> tuple[Interactions, list[str
 
     An item's time is its position in the user's sequence.
     """
-    findings = Findings(path)
     row_of = {item_id: row for row, item_id in enumerate(catalog.item_ids)}
-    seen: dict[str, int] = {}
+    parsed = parse_sequences(path, row_of.__contains__)
+    first: dict[str, int] = {}
     histories: dict[str, list[int]] = {}
-    for number, line in read_lines(path):
-        user, *item_ids = line.split() or [""]
-        if user:
-            if seen.setdefault(user, number) != number:
-                findings.note(_CONTINUED, number, repr(user))
-            rows = _find_rows(item_ids, row_of, number, findings)
-            histories.setdefault(user, []).extend(rows)
+    for number, user, _, items, _ in parsed.baskets:
+        if first.setdefault(user, number) != number:
+            parsed.findings.note(CONTINUED, number, repr(user))
+        histories.setdefault(user, []).extend(row_of[item] for item in items)
     events = [
         (user, time, [row], ALL)
         for user, history in histories.items()
         for time, row in enumerate(history)
     ]
-    return _group(events, seen, findings)
+    return _group(events, parsed)
+
+
+def parse_sequences(path: Path, is_known: Callable[[str], bool]) -> Histories:
+    """The lines of a file of sequences, each with its known items."""
+    findings, baskets = Findings(path), []
+    for number, line in read_lines(path):
+        user, *item_ids = line.split() or [""]
+        if user:
+            items = _keep_known(item_ids, is_known, number, findings)
+            baskets.append(Basket(number, user, None, items, ALL))
+    return Histories(baskets, findings)
 
 
 def read_baskets(path: Path, catalog: Catalog) -> tuple[Interactions, list[str]]:
     """A basket file as interactions, and a note for each rule that came to use."""
+    row_of = {item_id: row for row, item_id in enumerate(catalog.item_ids)}
+    parsed = parse_baskets(path, row_of.__contains__)
+    events = [
+        (basket.user, basket.time, [row_of[i] for i in basket.items], basket.retailer)
+        for basket in parsed.baskets
+        if basket.time is not None
+    ]
+    return _group(events, parsed)
+
+
+def parse_baskets(path: Path, is_known: Callable[[str], bool]) -> Histories:
+    """The rows of a basket file that name a user, each with its known items.
+
+    Raises:
+      InputError: a file that `read_table` refuses, an absent column, or times of
+        which some are numbers and some are dates.
+    """
     table = read_table(path)
     findings = table.findings
     names = [_find_column(table, choices) for choices in (_USER, _TIME, _ITEMS)]
     store = next((name for name in _RETAILER if name in table.columns), None)
-    row_of = {item_id: row for row, item_id in enumerate(catalog.item_ids)}
     kinds: dict[str, int] = {}
-    seen: dict[str, int] = {}
-    events = []
+    baskets = []
     for number, row in table.rows:
         user = _parse_id(row.get(names[0]))
         time, kind = _parse_time(row.get(names[1]))
         if user is None:
             findings.note(_NO_USER, number)
             continue
-        seen.setdefault(user, number)
         if time is None:
             findings.note(_NO_TIME, number, _shorten(row.get(names[1])))
+            baskets.append(Basket(number, user, None, [], ALL))
             continue
         kinds.setdefault(kind, number)
-        items = _find_rows(_split_ids(row.get(names[2])), row_of, number, findings)
+        item_ids = _split_ids(row.get(names[2]))
+        items = _keep_known(item_ids, is_known, number, findings)
         retailer = _parse_id(row.get(store)) if store else ALL
         if retailer is None:
             findings.note(_NO_RETAILER, number)
-        events.append((user, time, items, retailer or ALL))
+        baskets.append(Basket(number, user, time, items, retailer or ALL))
     if len(kinds) > 1:
         where = ", ".join(
             f"a {kind} at {findings.unit} {n}" for kind, n in kinds.items()
         )
         raise InputError(f"{path}: column {names[1]!r} has {where}; use one of the two")
-    data, notes = _group(events, seen, findings)
     unused = [name for name in table.columns if name not in (*names, store)]
-    if unused:
-        notes.append(f"{path}: columns not used: {', '.join(unused)}")
-    return data, notes
+    return Histories(baskets, findings, "".join(kinds), tuple(unused))
+
+
+def refuse_nothing(path: Path, lines: Sequence[str]) -> NoReturn:
+    """Raises InputError: of a file of histories nothing is left, and why."""
+    raise InputError("\n".join([f"{path}: nothing is left to import", *lines]))
+
+
+def describe_unused(path: Path, columns: Iterable[str]) -> list[str]:
+    """A note of the columns that were not read, if there are some."""
+    return [f"{path}: columns not used: {', '.join(columns)}"] if columns else []
 
 
 def _group(
-    events: list[tuple[str, int, list[int], str]],
-    seen: Mapping[str, int],
-    findings: Findings,
+    events: list[tuple[str, int, list[int], str]], parsed: Histories
 ) -> tuple[Interactions, list[str]]:
     data = Interactions.from_baskets(
         [event[0] for event in events],
@@ -173,14 +239,16 @@ def _group(
         [event[2] for event in events],
         [event[3] for event in events],
     )
-    kept = set(data.users)
-    for user, number in seen.items():
+    findings, kept = parsed.findings, set(data.users)
+    first: dict[str, int] = {}
+    for basket in parsed.baskets:
+        first.setdefault(basket.user, basket.number)
+    for user, number in first.items():
         if user not in kept:
-            findings.note(_NO_HISTORY, number, repr(user))
+            findings.note(NO_HISTORY, number, repr(user))
     if not kept:
-        reasons = "\n".join(findings.lines())
-        raise InputError(f"{findings.path}: nothing is left to import\n{reasons}")
-    return data, findings.lines()
+        refuse_nothing(findings.path, findings.lines())
+    return data, [*findings.lines(), *describe_unused(findings.path, parsed.unused)]
 
 
 def _find_column(table: Table, choices: tuple[str, ...]) -> str:
@@ -193,18 +261,21 @@ def _find_column(table: Table, choices: tuple[str, ...]) -> str:
     )
 
 
-def _find_rows(
-    item_ids: Iterable[str], row_of: Mapping[str, int], number: int, findings: Findings
-) -> list[int]:
-    rows = []
+def _keep_known(
+    item_ids: Iterable[str],
+    is_known: Callable[[str], bool],
+    number: int,
+    findings: Findings,
+) -> list[str]:
+    items = []
     for item_id in item_ids:
-        if item_id in row_of:
-            rows.append(row_of[item_id])
+        if is_known(item_id):
+            items.append(item_id)
         else:
             findings.note(_UNKNOWN, number, repr(item_id))
-    if not rows:
+    if not items:
         findings.note(_NOTHING, number)
-    return rows
+    return items
 
 
 def _split_ids(value: Any) -> list[str]:
@@ -274,8 +345,8 @@ _GAP = "category paths with a gap, ended before it"
 _PATHS = "items with several category paths, the first taken"
 _UNKNOWN = "item ids that are not in the catalog, skipped"
 _NOTHING = "rows without a known item, skipped"
-_CONTINUED = "lines that continue an earlier line of the user"
+CONTINUED = "lines that continue an earlier line of the user"
 _NO_USER = "baskets without a user, skipped"
 _NO_TIME = "baskets without a readable time or order, skipped"
 _NO_RETAILER = f"baskets without a retailer, taken as {ALL!r}"
-_NO_HISTORY = "users left with nothing, skipped"
+NO_HISTORY = "users left with nothing, skipped"

@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 from sid_jax.errors import InputError
 
-_SHOWN = 3
+SHOWN = 3
+"""Places of a rule that are told."""
+
 _FORMS = {
     ".csv": "csv",
     ".jsonl": "json",
@@ -45,19 +47,29 @@ class Findings:
       path: the file.
       unit: what its rows are called: `line` (from 1, a header counts) or `row`.
       counts: how often each rule struck.
+      places: of each rule the first rows, as they are told.
     """
 
     path: Path
     unit: str = "line"
     counts: Counter[str] = field(default_factory=Counter)
-    _places: dict[str, list[str]] = field(default_factory=dict)
+    places: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, rule: str, number: int, detail: str = "") -> None:
         """Counts one more case of `rule`, at row `number`."""
-        self.counts[rule] += 1
-        places = self._places.setdefault(rule, [])
-        if len(places) < _SHOWN:
-            places.append(f"{self.unit} {number}" + (f" ({detail})" if detail else ""))
+        self.add(
+            rule, 1, [f"{self.unit} {number}" + (f" ({detail})" if detail else "")]
+        )
+
+    def add(self, rule: str, count: int, places: Sequence[str]) -> None:
+        """Counts cases of `rule`, of which the first are at these places."""
+        self.counts[rule] += count
+        kept = self.places.setdefault(rule, [])
+        kept += places[: SHOWN - len(kept)]
+
+    def place(self, number: int, detail: str = "") -> str:
+        """How row `number` is told."""
+        return f"{self.unit} {number}" + (f" ({detail})" if detail else "")
 
     def lines(self) -> list[str]:
         """A line a rule, to print."""
@@ -74,7 +86,7 @@ class Findings:
             raise InputError("\n".join(struck))
 
     def _describe(self, rule: str) -> str:
-        places = self._places[rule]
+        places = self.places[rule]
         more = ", ..." if self.counts[rule] > len(places) else ""
         return (
             f"{self.path}: {rule}: {self.counts[rule]:,} at {', '.join(places)}{more}"

@@ -102,8 +102,15 @@ def cut_histories(
 
     A household's last piece is a full one; the one before it ends where that begins.
     """
-    first = data.offsets[data.user_offsets[:-1]]
-    last = data.offsets[data.user_offsets[1:]]
+    bounds = data.offsets[data.user_offsets]
+    return cut_ranges(bounds[:-1], bounds[1:], length)
+
+
+@typed
+def cut_ranges(
+    first: Int[NDArray, " u"], last: Int[NDArray, " u"], length: int
+) -> tuple[Int[NDArray, " n"], Int[NDArray, " n"]]:
+    """`cut_histories`, of where each household's items begin and end."""
     counts = -(-(last - first) // length)
     user = np.repeat(np.arange(len(counts)), counts)
     from_end = np.cumsum(counts)[user] - 1 - np.arange(len(user))

@@ -14,11 +14,20 @@ def import_files(
     name: str,
     data_dir: str,
     dietary: bool = False,
+    runner: str = "",
+    beam_options: tuple[str, ...] = (),
     log: Callable[[str], None],
 ) -> None:
     """Imports and prints what was taken in, skipped or changed."""
     summary = import_dataset(
-        items, sequences, baskets, name=name, data_dir=data_dir, dietary=dietary
+        items,
+        sequences,
+        baskets,
+        name=name,
+        data_dir=data_dir,
+        dietary=dietary,
+        runner=runner,
+        beam_options=beam_options,
     )
     for line in summary.lines():
         log(line)

@@ -14,7 +14,7 @@ from sid_jax.data.cells import Cells
 from sid_jax.data.copurchase import fit_copurchase
 from sid_jax.data.datasets import load
 from sid_jax.data.items import ItemArrays, item_stream, split_holdout
-from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream
+from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream, read_pairs
 from sid_jax.data.pipeline import split_last
 from sid_jax.data.purchases import count_purchases, write_purchases
 from sid_jax.data.sampler import category_paths, hierarchical_stream
@@ -273,7 +273,7 @@ def _make_stream(
                 **share,
             )
     if config.task.cooccurrence.weight:
-        found = _mine_pairs(config, data, len(catalog), rows)
+        found = _mine_pairs(config, data, catalog, rows)
         pairs = pair_stream(
             found,
             len(rows),
@@ -297,23 +297,27 @@ def _make_stream(
 def _mine_pairs(
     config: TokenizerExperiment,
     data: Interactions | None,
-    num_items: int,
+    catalog: Catalog,
     rows: Int[NDArray, " n"],
 ) -> Pairs:
     """Pairs of the items to learn from, in training baskets alone."""
+    num_items = len(catalog)
     if data is None:
         raise InputError(
             f"task.cooccurrence.weight={config.task.cooccurrence.weight}, but data set "
             f"{config.data.name!r} has no histories; import some, or set it to 0"
         )
-    mined = mine_pairs(
-        _training_baskets(data),
-        num_items,
-        min_support=config.pairs.min_support,
-        min_pmi=config.pairs.min_pmi,
-        window=config.pairs.window,
-        max_basket=config.pairs.max_basket,
-    )
+    if config.pairs.file:
+        mined = read_pairs(config.pairs.file, catalog)
+    else:
+        mined = mine_pairs(
+            _training_baskets(data),
+            num_items,
+            min_support=config.pairs.min_support,
+            min_pmi=config.pairs.min_pmi,
+            window=config.pairs.window,
+            max_basket=config.pairs.max_basket,
+        )
     place = np.full(num_items, -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     kept = (place[mined.left] >= 0) & (place[mined.right] >= 0)

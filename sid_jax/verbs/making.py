@@ -44,6 +44,11 @@ def run_import(argv: list[str]) -> None:
         """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
         dietary: bool = False
         """Add what titles say of diets (vegan, gluten_free, ...) as attributes."""
+        runner: str = ""
+        """Import on Apache Beam: DirectRunner, FlinkRunner, SparkRunner, ...; a path
+        may then be a quoted pattern of files, such as 'items-*.parquet'."""
+        beam_options: tuple[str, ...] = ()
+        """Options of the runner, such as direct_num_workers=4."""
 
     given = parse(Arguments, "import", argv, run_import)
     import_files(
@@ -53,7 +58,68 @@ def run_import(argv: list[str]) -> None:
         name=given.name,
         data_dir=given.data_dir,
         dietary=given.dietary,
+        runner=given.runner,
+        beam_options=given.beam_options,
         log=say,
+    )
+
+
+def run_prepare(argv: list[str]) -> None:
+    """Texts, pairs or sequences of a data set, made past one machine (Apache Beam)."""
+    from sid_jax.config import DataConfig, PairConfig
+    from sid_jax.flows.preparing import prepare
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments:
+        data: str
+        """A data set by its name."""
+        data_dir: str = ""
+        """Folder of data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if empty."""
+        source: str = ""
+        """Folder of the files that a built-in data set is built from, on first use."""
+        out: Path
+        """Folder to write Parquet files to."""
+        texts: Literal["", "precision", "discovery"] = ""
+        """Cleaned texts of items, for sid embed --texts."""
+        title_words: int = 0
+        """Cut titles to so many words; 0 leaves them whole."""
+        pairs: bool = False
+        """Items bought together, for --pairs.file of a tokenizer."""
+        min_support: int = PairConfig.min_support
+        """Occurrences together that a pair has at least."""
+        min_pmi: float = PairConfig.min_pmi
+        """Pointwise mutual information that it has at least."""
+        window: int = PairConfig.window
+        """0 looks within baskets; n also at a user's baskets at most n apart."""
+        max_basket: int = PairConfig.max_basket
+        """Longer baskets are left out."""
+        sequences: int = 0
+        """Histories, cut into pieces of at most so many items."""
+        held_out: int = 2
+        """The last baskets of each user, left out: the judges' own."""
+        runner: str = "DirectRunner"
+        """Where it runs: DirectRunner, FlinkRunner, SparkRunner, ..."""
+        beam_options: tuple[str, ...] = ()
+        """Options of the runner, such as direct_num_workers=4."""
+
+    given = parse(Arguments, "prepare", argv, run_prepare)
+    mined = PairConfig(
+        min_support=given.min_support,
+        min_pmi=given.min_pmi,
+        window=given.window,
+        max_basket=given.max_basket,
+    )
+    prepare(
+        DataConfig(name=given.data, data_dir=given.data_dir, source=given.source),
+        given.out,
+        say,
+        texts=given.texts,
+        title_words=given.title_words,
+        pairs=mined if given.pairs else None,
+        sequences=given.sequences,
+        held_out=given.held_out,
+        runner=given.runner,
+        beam_options=given.beam_options,
     )
 
 

@@ -77,7 +77,7 @@ def test_round_trip_and_replacement(first, second, block, tmp_path_factory):
     root = tmp_path_factory.mktemp("tfds")
     config = DataConfig(name="mine", data_dir=str(root))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders, "_BLOCK", block)
+        patch.setattr(builders, "BLOCK", block)
         save("mine", first, root)
         assert_same(load(config), first)
         save("mine", second, root)

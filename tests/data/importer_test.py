@@ -418,6 +418,13 @@ def test_a_refused_import_writes_nothing(files, name, message, tmp_path):
     assert load(DataConfig(name="mine", data_dir=str(root)))[0] == read_items(old)[0]
 
 
+def test_without_beam_a_runner_is_refused_with_a_hint(tmp_path, monkeypatch):
+    monkeypatch.setattr("sid_jax.data.importer.find_spec", lambda name: None)
+    items = write(tmp_path / "i.jsonl", ITEMS)
+    with pytest.raises(InputError, match=r'pip install "sid_jax\[beam\]"'):
+        import_dataset(items, name="mine", data_dir=str(tmp_path), runner="Direct")
+
+
 # The shared public data, where it is at hand.
 
 

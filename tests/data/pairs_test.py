@@ -3,13 +3,15 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sid_jax.data import pairs as pairs_module
-from sid_jax.data.catalog import Interactions
-from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream
+from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.pairs import PAIRS, Pairs, mine_pairs, pair_stream, read_pairs
 from sid_jax.errors import InputError
 
 ITEMS = 9
@@ -92,6 +94,44 @@ def test_chance_is_zero_and_a_sequence_needs_a_window():
     assert len(mine_pairs(line, ITEMS, min_support=1)) == 0
     found = mine_pairs(line, ITEMS, min_support=2, window=1, min_pmi=-9.0)
     assert (found.left.tolist(), found.right.tolist()) == ([0], [1])
+
+
+@settings(deadline=None, max_examples=20)
+@given(households=households, names=st.permutations(range(ITEMS)), rng=st.randoms())
+def test_a_file_of_pairs_in_any_order_is_read_as_mined(
+    households, names, rng, tmp_path_factory
+):
+    mined = mine_pairs(make_data(households), ITEMS, min_support=1, min_pmi=-9.0)
+    ids = [f"p{name}" for name in names]
+    ends = zip(mined.left.tolist(), mined.right.tolist(), strict=True)
+    rows = [
+        {"left": left, "right": right, "count": count, "pmi": pmi}
+        for (left, right), count, pmi in zip(
+            [sorted((ids[i], ids[j])) for i, j in ends],
+            mined.count.tolist(),
+            mined.pmi.tolist(),
+            strict=True,
+        )
+    ]
+    rng.shuffle(rows)
+    path = tmp_path_factory.mktemp("pairs") / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=PAIRS), path)
+    found = read_pairs(path, Catalog.from_columns(ids))
+    for name, value in vars(mined).items():
+        assert vars(found)[name].dtype == value.dtype
+        np.testing.assert_array_equal(vars(found)[name], value)
+
+
+def test_a_file_of_other_pairs_is_refused(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    rows = [{"left": "a", "right": "b", "count": 1, "pmi": 0.0}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=PAIRS), path)
+    with pytest.raises(InputError, match="not in the catalog of 1 items: 'b'"):
+        read_pairs(path, Catalog.from_columns(["a"]))
+    pq.write_table(pa.table({"left": ["a"]}), path)
+    for each in (path, tmp_path / "absent.parquet"):
+        with pytest.raises(InputError, match="no file of pairs"):
+            read_pairs(each, Catalog.from_columns(["a"]))
 
 
 def draw_pairs(seed):

@@ -207,6 +207,7 @@ def test_a_warm_start_keeps_sids_as_far_as_it_may(world, tmp_path, slack):
         (["--holdout", "0.999"], "both must be some"),
         (["--cells.columns", "colour"], "colour"),
         (["--task.cooccurrence.weight", "1", "--pairs.min-support", "99"], "min_supp"),
+        (["--task.cooccurrence.weight", "1", "--pairs.file", "none"], "no file of pai"),
     ],
 )
 def test_settings_that_cannot_work_are_named(world, tmp_path, capsys, words, message):
