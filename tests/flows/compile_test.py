@@ -99,16 +99,26 @@ def test_what_fits_and_what_does_not_is_told(world, here, monkeypatch):
     config = dataclasses.replace(
         config, mesh=dataclasses.replace(config.mesh, data=-1), batch_size=12
     )
-    for gib, fits in ((1, True), (1e-6, False)):
-        lines = []
-        kind = jax.devices()[0].device_kind
-        monkeypatch.setitem(room.MEMORY, kind, gib)
-        assert room.compile_experiment(config, "here", SIZES, lines.append) == fits
-        text = "\n".join(lines)
-        assert "note: batch_size 12 -> 16, a multiple of 8" in text
-        assert re.search(r"train step: all-reduce \d+ x, 0\.\d+", text)
-        assert "answer 8: none" in text
-        assert lines[-1] == ("every" if fits else "not every") + " program fits"
+    lines, accounts = [], {}
+    monkeypatch.setitem(room.MEMORY, jax.devices()[0].device_kind, 1)
+    compile_program = room.compile_program
+
+    def keep(traced):
+        return accounts.setdefault(len(accounts), compile_program(traced))
+
+    monkeypatch.setattr(room, "compile_program", keep)
+    assert room.compile_experiment(config, "here", SIZES, lines.append)
+    text = "\n".join(lines)
+    assert "note: batch_size 12 -> 16, a multiple of 8" in text
+    assert re.search(r"train step: all-reduce \d+ x, 0\.\d+", text)
+    assert "answer 8: none" in text and lines[-1] == "every program fits"
+
+    known = iter(accounts.values())
+    monkeypatch.setattr(room, "compile_program", lambda traced: next(known))
+    least = max(each.peak for each in accounts.values())
+    monkeypatch.setitem(room.MEMORY, jax.devices()[0].device_kind, (least - 1) / 2**30)
+    assert not room.compile_experiment(config, "here", SIZES, lines.append)
+    assert lines[-1] == "not every program fits"
 
 
 def test_a_scorers_programs_compile(world, here):
