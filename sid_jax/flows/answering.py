@@ -15,7 +15,6 @@ from sid_jax.sids.index import ItemIndex, Products
 from sid_jax.sids.search import SearchConfig
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Prompts, Vocab
-from sid_jax.train.hosts import fetch
 from sid_jax.typing import Bool, Float, Int, Key, NDArray, PyTree
 
 _RANKED = 2  # products a beam that are ranked by likeness
@@ -81,7 +80,7 @@ class Answerer(ABC):
             mask = self._mask(part, item_mask)
             drawn = jax.random.fold_in(key, number)
             beams = self._find(part, mask, params, drawn)
-            beams = jax.tree.map(lambda a, n=count: a[:n], fetch(beams))
+            beams = jax.tree.map(lambda a, n=count: np.asarray(a)[:n], beams)
             if mask is not None and mask.ndim == 2:
                 mask = mask[:count]
             part = part.take(np.arange(count))

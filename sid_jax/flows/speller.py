@@ -130,7 +130,7 @@ class Speller(Answerer):
         with use_mesh(mesh, self.config.mesh.rules):
             prompts = spread(self._prompts(requests), mesh)
             allowed = self._allow(requests, item_mask, mesh)
-            return self._jitted(params, self.trie, prompts, allowed, key)
+            return fetch(self._jitted(params, self.trie, prompts, allowed, key))
 
     def _allow(
         self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None, mesh: Mesh
