@@ -5,11 +5,14 @@ that a file depends on no Python class, and what differs has a name to report. B
 the configuration stands the checksum of each array: what comes back is what was saved.
 """
 
+import gc
+import inspect
 import json
 import logging
 import math
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,8 +206,8 @@ class Checkpointer:
 
     def _read_config(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
-        with _naming(self._folder / str(step)):
-            return self._manager.restore(step, args=args)["config"]
+        folder = self._folder / str(step)
+        return _read(folder, lambda: self._manager.restore(step, args=args))["config"]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -231,39 +234,48 @@ class Checkpointer:
 
     def _restore(self, abstract: PyTree, step: int | None, *, partial: bool) -> PyTree:
         step = self._existing(step)
-        wanted = _flatten(abstract)
-        with _naming(self._folder / str(step)):
-            stored = self._manager.item_metadata(step)["state"].tree
-        _compare(wanted, stored, f"{self._folder / str(step)}", partial)
+        wanted, folder = _flatten(abstract), self._folder / str(step)
+        stored = _read(folder, lambda: self._manager.item_metadata(step)["state"].tree)
+        _compare(wanted, stored, f"{folder}", partial)
         args = ocp.args.PyTreeRestore(
             wanted,
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
             partial_restore=partial,
         )
-        with _naming(self._folder / str(step)):
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=args))
+        args = ocp.args.Composite(state=args)
+        restored = _read(folder, lambda: self._manager.restore(step, args=args))
         sums = self._read_config(step).get(_SUMS, {})  # older versions wrote none
         for name in sums.keys() & wanted.keys():
             if checksum(restored["state"][name]) != sums[name]:
-                raise DamagedError(
-                    f"{self._folder / str(step)}: {name} is not what was saved; "
-                    f"{_ASIDE}"
-                )
+                raise DamagedError(f"{folder}: {name} is not what was saved; {_ASIDE}")
         leaves = [restored["state"][name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """What Orbax and TensorStore say of damaged files, as bad input."""
+def _read(folder: Path, read: Callable[[], Any]) -> Any:
+    """What `read` gives; what Orbax and TensorStore say of damaged files, as bad input.
+
+    Where one file fails, Orbax leaves the coroutines of others half done. They are
+    collected here, and silently: else Python would print each one's last words later.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, _pass_coroutines(sys.unraisablehook)
     try:
-        yield
-    except (InputError, MemoryError, jax.errors.JaxRuntimeError):
-        raise  # the files are not to blame
-    except Exception as error:  # of many kinds, by where the damage is
-        raise DamagedError(
-            f"{folder}: the checkpoint cannot be read ({_shorten(error)}); {_ASIDE}"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
+            try:
+                return read()
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+                raise  # the files are not to blame
+            except Exception as error:  # of many kinds, by where the damage is
+                why = _shorten(error)
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    raise DamagedError(f"{folder}: the checkpoint cannot be read ({why}); {_ASIDE}")
+
+
+def _pass_coroutines(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda it: None if inspect.iscoroutine(it.object) else hook(it)
 
 
 def _shorten(error: Exception) -> str:

@@ -206,9 +206,6 @@ def test_an_array_that_is_not_what_was_saved_is_named(saved, monkeypatch, name):
         saved.restore(_abstract(_state()))
 
 
-# Orbax leaves what it had begun to read when a file turned out to be damaged.
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @given(place=st.integers(0, 2**20), number=st.integers(0, 40))
 @settings(max_examples=12, deadline=None, derandomize=True)
 def test_no_flipped_bit_comes_back_as_if_it_were_whole(tmp_path_factory, place, number):
