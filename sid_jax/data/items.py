@@ -39,9 +39,10 @@ class ItemArrays:
     old: Int[NDArray, "N L"] | None = None
 
     def take(self, rows: Int[NDArray, " b"], *names: str) -> dict[str, NDArray]:
-        """These arrays of these items, so far as they are known."""
+        """The rows as `items`, and these arrays of them, so far as they are known."""
         arrays = {name: getattr(self, name) for name in names}
-        return {k: array[rows] for k, array in arrays.items() if array is not None}
+        found = {k: array[rows] for k, array in arrays.items() if array is not None}
+        return {"items": rows.astype(np.int32)} | found
 
 
 def item_stream(
@@ -67,7 +68,8 @@ def item_stream(
       num_processes: processes P; each gets `batch_size / P` rows of a step.
 
     Returns:
-      `stream(step)` -> `{"vectors": [batch_size / P, D], ...}`.
+      `stream(step)` -> `{"items": [batch_size / P], "vectors": [batch_size / P, D],
+      ...}`; `items` are rows, here and in what a term has of its own.
 
     Raises:
       InputError: the batch does not divide among the processes.
@@ -89,10 +91,16 @@ def item_stream(
             batch["taxonomy"] = items.take(rows, "paths")
         if pairs is not None:
             drawn = pairs(step)
-            batch["pairs"] = items.take(drawn.pop("items"), "vectors", "cells") | drawn
+            batch["pairs"] = drawn | items.take(drawn["items"], "vectors", "cells")
         return batch
 
     return stream
+
+
+def rows_of(batch: dict[str, Any]) -> Int[NDArray, " n"]:
+    """Rows of all items in a batch of `item_stream`, each once."""
+    parts = (batch, batch.get("taxonomy", batch), batch.get("pairs", batch))
+    return np.unique(np.concatenate([part["items"] for part in parts]))
 
 
 def split_holdout(num_items: int, share: float) -> tuple[NDArray, NDArray | None]:

@@ -180,9 +180,12 @@ def tokenizer_batch(config: TokenizerExperiment, width: int) -> dict[str, Any]:
     task, model = config.task, config.model
 
     def vectors(count: int) -> dict[str, Any]:
-        part = {"vectors": shape((count, width), np.float32)}
+        part = rows_alone(count) | {"vectors": shape((count, width), np.float32)}
         cells = {"cells": shape((count,), np.int32)} if config.cells.columns else {}
         return part | cells
+
+    def rows_alone(count: int) -> dict[str, Any]:
+        return {"items": shape((count,), np.int32)}
 
     batch: dict[str, Any] = vectors(rows)
     if config.start.run:
@@ -192,8 +195,8 @@ def tokenizer_batch(config: TokenizerExperiment, width: int) -> dict[str, Any]:
     if task.taxonomy.weight:
         own = config.sampler.kind == "uniform"
         count = rows if own else config.sampler.batch_size
-        paths = {"paths": shape((count, _DEPTH), np.int32)}
-        batch["taxonomy"] = paths if own else vectors(count) | paths
+        told = rows_alone(count) if own else vectors(count)
+        batch["taxonomy"] = told | {"paths": shape((count, _DEPTH), np.int32)}
     if task.cooccurrence.weight:
         count = 2 * config.pairs.batch_pairs
         batch["pairs"] = vectors(count) | {

@@ -20,8 +20,10 @@ from sid_jax.flows.encoding import Tokenizer
 from sid_jax.sids.index import ItemIndex, build_index
 from sid_jax.sids.index_file import load_index, save_index
 from sid_jax.sids.table import SidTable
-from sid_jax.sids.vocab import Vocab
+from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Bool, Float, Int, NDArray
+
+_TOLD = ("history", "basket", "tokens")  # of a batch: tokens of items
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,18 @@ class Corpus:
             np.concatenate([self.store.sales, 0 * self.unseen.sales]),
             len(self.data.retailers),
         )
+
+    def name_items(self, batch: Prompts | Sequences) -> list[str]:
+        """Ids of the items whose SIDs stand in a batch to learn from."""
+        width, told = self.table.sids.shape[1], []
+        for leaf in (getattr(batch, name, None) for name in _TOLD):
+            told.append(np.zeros(0, np.int32) if leaf is None else leaf.reshape(-1))
+        tokens = np.unique(np.concatenate(told).reshape(-1, width), axis=0)
+        spelled = np.concatenate([self.vocab.code_tokens(self.codes), tokens])
+        _, numbers = np.unique(spelled, axis=0, return_inverse=True)
+        num_items = len(self.catalog)
+        there = np.isin(numbers[:num_items], numbers[num_items:])
+        return [self.catalog.item_ids[row] for row in np.flatnonzero(there)]
 
 
 def keep_corpus(folder: Path, corpus: Corpus) -> None:

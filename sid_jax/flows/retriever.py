@@ -127,6 +127,7 @@ def train_retriever(config: RetrieverExperiment, folder: Path, log: Log) -> None
         mesh=config.mesh,
         folder=folder,
         evaluators=evaluators,
+        describe=corpus.name_items,
         log=log,
     )
 

@@ -13,7 +13,7 @@ from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.cells import Cells
 from sid_jax.data.copurchase import fit_copurchase
 from sid_jax.data.datasets import load
-from sid_jax.data.items import ItemArrays, item_stream, split_holdout
+from sid_jax.data.items import ItemArrays, item_stream, rows_of, split_holdout
 from sid_jax.data.pairs import Pairs, mine_pairs, pair_stream, read_pairs
 from sid_jax.data.pipeline import split_last
 from sid_jax.data.purchases import count_purchases, write_purchases
@@ -95,6 +95,9 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
             optimizer=config.optimizer,
             mesh=config.mesh,
             folder=folder,
+            describe=lambda batch: [
+                catalog.item_ids[rows[each]] for each in rows_of(batch)
+            ],
             log=log,
         )
     else:

@@ -7,7 +7,7 @@ needs no more than the state: resumed equals uninterrupted, bit for bit.
 import json
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,6 +21,7 @@ from sid_jax.errors import InputError
 from sid_jax.train.account import count_flops
 from sid_jax.train.checkpoint import Checkpointer
 from sid_jax.train.device import is_known
+from sid_jax.train.divergence import Diverged, Guard
 from sid_jax.train.hosts import Stop, is_first, listen
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sid_jax.train.profile import Profiler
@@ -76,6 +77,8 @@ class TrainConfig:
         the run gives. `-validation/loss` is for the lowest.
       accumulate: parts that a batch is computed in, one after the other, for less
         memory; each device has rows of each.
+      max_growth: a loss so many times that of the first step (of this start of the run)
+        has exploded and ends the run; 0 for no end.
       profile: steps to trace into the run's `profile/`, from the third one on that a
         process takes; 0 for none.
       show: metrics in the progress line beside the loss.
@@ -89,6 +92,7 @@ class TrainConfig:
     keep: int = 2
     best: str = ""
     accumulate: int = 1
+    max_growth: float = 1000.0
     profile: int = 0
     show: tuple[str, ...] = ()
 
@@ -100,6 +104,8 @@ class TrainConfig:
                 raise InputError(
                     f"train.{field}={getattr(self, field)} must be at least {least}"
                 )
+        if not (self.max_growth == 0 or self.max_growth > 1):
+            raise InputError(f"train.max_growth={self.max_growth}: want 0, or above 1")
 
 
 class Interrupted(Exception):  # noqa: N818 - asked for, hence no error
@@ -118,10 +124,6 @@ class Interrupted(Exception):  # noqa: N818 - asked for, hence no error
         self.step = step
 
 
-class Diverged(InputError):  # noqa: N818 - says what happened
-    """A loss or a gradient is not finite; names the step and the last checkpoint."""
-
-
 def fit(
     task: Task,
     stream: Callable[[int], PyTree],
@@ -131,6 +133,7 @@ def fit(
     mesh: MeshConfig | None = None,
     folder: str | Path,
     evaluators: Mapping[str, Evaluator] | None = None,
+    describe: Callable[[PyTree], Sequence[str]] | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainState:
     """Trains, or goes on where the folder's last checkpoint stands.
@@ -147,6 +150,7 @@ def fit(
       mesh: the devices; by default all of them, data parallel.
       folder: the run's folder.
       evaluators: called with (params, state), which they must not keep.
+      describe: names of the items in a batch of `stream`, for `Diverged`.
       log: takes lines for the user.
 
     In many processes, all of them call it with their own part of each batch
@@ -157,7 +161,7 @@ def fit(
 
     Raises:
       InputError: the mesh, the batch or the folder's checkpoint does not fit.
-      Diverged: a loss or a gradient is not finite.
+      Diverged: a loss or a gradient is not finite, or a loss has exploded.
       Interrupted: SIGINT or SIGTERM came; the state is saved. (A second Ctrl-C does not
         wait for the step to end, and saves nothing.)
     """
@@ -208,6 +212,7 @@ def fit(
         if is_known():  # a second trace, for accelerators alone
             flops = count_flops(train_step.trace(state, batch, key).jaxpr)
         progress = Progress(config.steps, examples, config.show, flops)
+        guard = Guard(folder, config.max_growth, stream, describe)
         profiler = Profiler(folder / "profile", start, config.profile)
         stack.callback(profiler.close)
         window = Window()
@@ -243,7 +248,7 @@ def fit(
             save_now |= eval_now and bool(config.best)
             score = None
             if log_now or eval_now or save_now:
-                _stop_if_diverged(window, checkpoints)
+                guard.check(window, checkpoints.latest_step)
             if log_now:
                 values = window.means() | progress.rates(step)
                 records.write(step, values)
@@ -321,19 +326,6 @@ def _until_stopped(stream, mesh: Mesh, stop: Stop, folder: Path) -> Iterator:
         if stop:
             raise Interrupted(stop, 0, folder)
         yield place(stream(step), mesh)
-
-
-def _stop_if_diverged(window: Window, checkpoints: Checkpointer) -> None:
-    bad = window.first_bad()
-    if bad is not None:
-        step, loss, norm = bad
-        good = checkpoints.latest_step
-        where = "there is none" if good is None else f"that of step {good}"
-        raise Diverged(
-            f"step {step}: the loss is {loss}, the norm of its gradient {norm}; last"
-            f" good checkpoint: {where}. Lower optimizer.learning_rate or set"
-            " optimizer.clip_norm"
-        )
 
 
 def _check_parts(batch: PyTree, mesh: Mesh, parts: int) -> None:

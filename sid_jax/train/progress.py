@@ -170,11 +170,17 @@ class Window:
         if len(self._steps) > behind:
             jax.block_until_ready(self._steps[-1 - behind][1])
 
-    def first_bad(self) -> tuple[int, float, float] | None:
-        """The first step whose loss or gradient is not finite, with the two."""
+    def first_loss(self) -> float:
+        """The loss of the first step."""
+        return float(self._fetch()[0][1]["loss"][0])
+
+    def first_bad(self, limit: float = math.inf) -> tuple[int, float, float] | None:
+        """The first step whose loss or gradient is not finite, or whose loss is above
+        the limit, with the two.
+        """
         for step, metrics in self._fetch():
             loss, norm = metrics["loss"][0], metrics["grad_norm"][0]
-            if not np.isfinite([loss, norm]).all():
+            if not np.isfinite([loss, norm]).all() or loss > limit:
                 return step, float(loss), float(norm)
         return None
 

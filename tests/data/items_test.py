@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data.items import ItemArrays, item_stream, split_holdout
+from sid_jax.data.items import ItemArrays, item_stream, rows_of, split_holdout
 from sid_jax.errors import InputError
 
 ITEMS = 12
@@ -43,7 +43,9 @@ def test_each_stream_tells_of_its_own_items():
     stream = item_stream(FULL, 6, seed=3, related=related, pairs=pairs)
     batch = stream(5)
     rows = batch["vectors"][:, 0].astype(int)
-    assert batch.keys() == {"vectors", "cells", "anchor", "taxonomy", "pairs"}
+    parts = {"taxonomy", "pairs"}
+    assert batch.keys() == {"items", "vectors", "cells", "anchor", *parts}
+    np.testing.assert_array_equal(batch["items"], rows)
     np.testing.assert_array_equal(batch["cells"], rows % 3)
     np.testing.assert_array_equal(batch["anchor"][:, 0], -rows)
     near = batch["taxonomy"]
@@ -52,15 +54,18 @@ def test_each_stream_tells_of_its_own_items():
     np.testing.assert_array_equal(near["cells"], related(5) % 3)
     np.testing.assert_array_equal(batch["pairs"]["vectors"][:, 0], pairs(5)["items"])
     np.testing.assert_array_equal(batch["pairs"]["excluded"], pairs(5)["excluded"])
-    assert "items" not in batch["pairs"]
+    named = {*rows, *related(5), *pairs(5)["items"]}
+    assert rows_of(batch).tolist() == sorted(named)
 
 
 def test_without_a_sampler_the_batch_itself_is_contrasted():
     batch = item_stream(FULL, 6, seed=3)(5)
-    assert batch["taxonomy"].keys() == {"paths"}
+    assert batch["taxonomy"].keys() == {"items", "paths"}
     rows = batch["vectors"][:, 0].astype(int)
     np.testing.assert_array_equal(batch["taxonomy"]["paths"][:, 0], rows // 4)
-    assert item_stream(PLAIN, 6, seed=3)(0).keys() == {"vectors"}
+    plain = item_stream(PLAIN, 6, seed=3)(0)
+    assert plain.keys() == {"items", "vectors"}
+    assert rows_of(plain).tolist() == sorted(plain["vectors"][:, 0].astype(int))
 
 
 @settings(deadline=None, max_examples=10)

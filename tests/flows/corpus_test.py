@@ -9,6 +9,7 @@ import pytest
 
 from sid_jax.config import DataConfig, read_config
 from sid_jax.data.pipeline import prompt_stream
+from sid_jax.data.sequences import SequenceConfig, sequence_stream
 from sid_jax.errors import InputError
 from sid_jax.flows.corpus import Corpus, keep_corpus, read_index, read_retailers
 from sid_jax.flows.retriever import choose_requests
@@ -145,3 +146,25 @@ def test_what_cannot_be_learned_from_is_refused(world, tmp_path, capsys):
     assert "1 of 61 item ids have no SID: 'new'" in err
     assert "--tokenizer" in err
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_batch_is_told_by_the_items_that_it_spells(world, packed):
+    config, corpus = load(world, world.data)
+    told = corpus.train, corpus.codes, corpus.vocab
+    if packed:
+        stream = sequence_stream(*told, SequenceConfig(history=5, row=9), 4, seed=0)
+    else:
+        stream = prompt_stream(*told, config.prompts, 4, seed=0)
+    batch = stream(0)
+    if packed:
+        spelled = corpus.codes[batch.items[batch.items >= 0]]
+    else:
+        tokens = np.concatenate(
+            [each.reshape(-1, 3) for each in (batch.history, batch.basket)]
+        )
+        spelled = (tokens - corpus.vocab.level_offsets)[tokens[:, 0] > 0]
+    wanted = {tuple(codes) for codes in spelled.tolist()}
+    assert 0 < len(wanted) < len(corpus.table.sids)
+    items = zip(corpus.catalog.item_ids, corpus.codes.tolist(), strict=True)
+    assert corpus.name_items(batch) == [i for i, c in items if tuple(c) in wanted]

@@ -89,6 +89,16 @@ def test_resumed_equals_uninterrupted(world, tmp_path, monkeypatch, capsys):
     assert len({tokenizer.Tokenizer.load(f).digest() for f in folders}) == 1
 
 
+def test_a_run_that_diverges_names_the_items_of_its_batch(world, tmp_path, capsys):
+    words = ("--optimizer.learning-rate", 1e30, "--optimizer.clip-norm", 0)
+    assert world.train("tokenizer", tmp_path, *words) == 2
+    told = json.loads((tmp_path / "diverged.json").read_text())
+    assert set(told["items"]) <= {row["item_id"] for row in world.make_items()}
+    size = len(told["items"])
+    words = f"the loss of a batch of {size} items ({told['items'][0]}, "
+    assert words in capsys.readouterr().err
+
+
 def start(world, folder):
     """A long run in a process of its own that has come to step 3."""
     words = [world.tokenizer_file, "--workdir", folder, "--train.steps", 10**6]

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import threading
@@ -240,10 +241,34 @@ def test_a_loss_that_is_not_finite_stops(tmp_path, log_every):
         batch = _stream(step)
         return batch | {"x": batch["x"] * np.float32("inf" if step == 4 else 1)}
 
-    with pytest.raises(Diverged, match=r"step 5: the loss is (nan|inf).*of step 3\."):
-        _fit(tmp_path, stream=stream, train={"log_every": log_every})
+    def describe(batch):
+        return [f"p{n}" for n in range(7)] if np.isinf(batch["x"]).any() else ["good"]
+
+    words = (
+        r"step 5: the loss of a batch of 7 items \(p0, p1, p2, p3, p4, \.\.\.\) is "
+        r"(nan|inf).*of step 3\..*diverged\.json"
+    )
+    with pytest.raises(Diverged, match=words):
+        _fit(tmp_path, stream=stream, describe=describe, train={"log_every": log_every})
     saved = [int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()]
     assert max(saved) == 3  # no spoilt state was saved
+    told = json.loads((tmp_path / "diverged.json").read_text())
+    assert (told["step"], told["checkpoint"]) == (5, 3)
+    assert told["items"] == describe(stream(4))
+    _fit(tmp_path, train={"log_every": log_every})  # mended: it goes on
+    assert not (tmp_path / "diverged.json").exists()
+
+
+def test_a_loss_that_explodes_stops(tmp_path):
+    def stream(step):
+        batch = _stream(step)
+        return batch | {"x": batch["x"] * np.float32(1e4 if step == 4 else 1)}
+
+    with pytest.raises(Diverged, match=r"step 5: the loss is \d.*of step 3\."):
+        _fit(tmp_path / "a", stream=stream)
+    _fit(tmp_path / "b", stream=stream, train={"max_growth": 0})
+    with pytest.raises(InputError, match=r"max_growth=1"):
+        TrainConfig(steps=1, max_growth=1)
 
 
 def test_evaluators_run_when_due_and_at_the_end(tmp_path):
