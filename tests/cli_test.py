@@ -10,6 +10,7 @@ import pytest
 from sid_jax import cli
 from sid_jax.cli import VERBS, main
 from sid_jax.errors import InputError
+from sid_jax.flows import train as flows_train
 
 FLAGS = {
     "quickstart": ["--workdir", "--retriever.train.steps", "--tokenizer.vectors.dim"],
@@ -139,6 +140,19 @@ def test_overrides_are_typed(capsys, tmp_path, experiment, words, message):
     assert message in err
     assert "Traceback" not in err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"), [([], 0), (["--profile"], 5), (["--profile", "2"], 2)]
+)
+def test_a_trace_is_asked_for_with_or_without_a_number(
+    tmp_path, experiment, monkeypatch, words, steps
+):
+    given = []
+    monkeypatch.setattr(flows_train, "train", lambda config, *_: given.append(config))
+    words = [*words, "--workdir", str(tmp_path), "--train.steps", "7"]
+    assert main(["train", experiment, *words]) == 0
+    assert (given[0].train.profile, given[0].train.steps) == (steps, 7)
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,9 @@ def find_topology(name: str) -> Sequence[Any]:
     Raises:
       InputError: no libtpu, or no such topology.
     """
-    # Nothing is asked of a machine that has no TPU.
+    # Nothing is asked of a machine that has no TPU, and several may ask at once.
     for variable, value in {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",

@@ -22,6 +22,7 @@ from sid_jax.train.account import count_flops
 from sid_jax.train.checkpoint import Checkpointer
 from sid_jax.train.device import is_known
 from sid_jax.train.divergence import Diverged, Guard
+from sid_jax.train.events import EventLog
 from sid_jax.train.hosts import Stop, is_first, listen
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sid_jax.train.profile import Profiler
@@ -81,6 +82,8 @@ class TrainConfig:
         has exploded and ends the run; 0 for no end.
       profile: steps to trace into the run's `profile/`, from the third one on that a
         process takes; 0 for none.
+      tensorboard: write the metrics into the run's `events/` for TensorBoard, too
+        (`pip install "sid_jax[tensorboard]"`).
       show: metrics in the progress line beside the loss.
     """
 
@@ -94,6 +97,7 @@ class TrainConfig:
     accumulate: int = 1
     max_growth: float = 1000.0
     profile: int = 0
+    tensorboard: bool = False
     show: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -204,6 +208,9 @@ def fit(
 
         records = MetricsLog(folder / "metrics.jsonl" if is_first() else None, start)
         stack.callback(records.close)
+        told = folder / "events" if config.tensorboard and is_first() else None
+        events = EventLog(told, start)
+        stack.callback(events.close)
         pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         train_step = jit_train_step(
             task, transform, schedule, shardings, devices, config.accumulate
@@ -252,6 +259,7 @@ def fit(
             if log_now:
                 values = window.means() | progress.rates(step)
                 records.write(step, values)
+                events.write(step, values)
                 log(progress.line(step, values))
                 progress.restart(step)
             # 4. The evaluators.
@@ -260,6 +268,7 @@ def fit(
                     found = evaluator(state.params, state.state)
                     values = {f"{name}/{each}": float(value) for each, value in found}
                     records.write(step, values)
+                    events.write(step, values)
                     shown = (f"{each} {value:.4g}" for each, value in values.items())
                     log("  ".join((f"step {step}/{config.steps}", *shown)))
                     score = _find_score(config.best, values, score)

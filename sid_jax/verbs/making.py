@@ -184,10 +184,23 @@ def run_train(argv: list[str]) -> None:
         """The run folder; run again to go on."""
 
     default = Arguments(config=experiment, workdir=tyro.MISSING)
+    rest = _spell_profile(rest)
     given = parse(Arguments, f"train {path}", rest, run_train, default)
     join()
     train(given.config, given.workdir, say)
 
+
+def _spell_profile(words: list[str]) -> list[str]:
+    """`--profile [N]` as the field that it stands for."""
+    if "--profile" not in words:
+        return words
+    place = words.index("--profile")
+    given = words[place + 1 : place + 2]
+    number = [] if given and given[0].isdecimal() else [_TRACED]
+    return [*words[:place], "--train.profile", *number, *words[place + 1 :]]
+
+
+_TRACED = "5"  # steps
 
 _TRAIN_HELP = """\
 usage: sid train experiments/FILE.py --workdir DIR [--any.field VALUE ...]
@@ -196,6 +209,7 @@ An experiment file is trained, judged and reported.
 
   experiments/FILE.py   Python whose get_config() returns a configuration
   --workdir DIR         the run folder; run the same command again to go on
+  --profile [N]         traces N steps (5) with jax.profiler into DIR/profile
   --any.field VALUE     overrides a field, such as --train.steps 500 --data.name mine
 
 `sid train experiments/FILE.py --help` lists an experiment's fields."""

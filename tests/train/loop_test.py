@@ -132,6 +132,13 @@ def test_steps_are_traced_where_asked(tmp_path):
         TrainConfig(steps=1, profile=-1)
 
 
+def test_metrics_go_to_tensorboard_too(tmp_path):
+    pytest.importorskip("tensorboardX")
+    _fit(tmp_path / "a", train={"tensorboard": True, "steps": 3})
+    (file,) = (tmp_path / "a" / "events").iterdir()
+    assert b"learning_rate" in file.read_bytes()
+
+
 class StreamError(Exception):
     pass
 

@@ -24,6 +24,7 @@ from sid_jax.train.tokenizer_config import (
 from sid_jax.train.tokenizer_task import TokenizerStart, TokenizerTask
 
 ONE = MeshConfig(data=1)
+SGD = OptimizerConfig(name="sgd", learning_rate=0.02)
 BATCH, FEATURES = 16, 6
 LEARNS = TokenizerTaskConfig(start_rows=64, start_iterations=5)
 RQVAE = TokenizerTask(
@@ -93,6 +94,34 @@ def test_a_mesh_gives_what_one_device_gives(
     task, stream, hidden, layout, equal_on_a_mesh
 ):
     equal_on_a_mesh(task, stream, layout, constraints=2 * hidden)
+
+
+def moving_batch(step):
+    """Points near centres, all of which move to other places at step 8."""
+    rng = np.random.default_rng(step)
+    centres = np.random.default_rng(step // 8).normal(size=(12, FEATURES))
+    near = centres[rng.integers(12, size=BATCH)]
+    return {"vectors": np.float32(near + 0.05 * rng.normal(size=near.shape))}
+
+
+def test_start_averages_and_restarts_are_those_of_one_device(train):
+    """Sixteen steps on; peers' codebooks part here (their averages are a device's)."""
+
+    def end(learns, data):
+        task = TokenizerTask(learns, RQVAE.model)
+        state, _, losses = train(task, moving_batch, MeshConfig(data=data), 16, SGD)
+        return (state.params, state.state), losses
+
+    learns = replace(LEARNS, decay=0.6, restart_below=0.1)
+    wanted, losses = end(learns, 1)
+    for data in (2, 8):
+        found, also = end(learns, data)
+        chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(also, losses, rtol=1e-4)
+    # Without restarts it ends elsewhere: they did take place.
+    (_, never), _ = end(replace(learns, restart_below=0.0), 1)
+    moved = np.abs(never.vectors - wanted[1].vectors).max(axis=2) > 0.1
+    assert moved.any(axis=1).all()
 
 
 def start(task):
