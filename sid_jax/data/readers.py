@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sid_jax.data.parquet import read_parquet, reading_parquet
 from sid_jax.errors import InputError
 
 SHOWN = 3
@@ -260,21 +260,12 @@ def _stream_json(
 def _read_parquet(path: Path) -> tuple[dict[str, None], list[Row]]:
     with _open(path) as file:
         content = file.read()
+    table = read_parquet(path, pa.py_buffer(content))
+    check_names(path, table.column_names)
     with reading_parquet(path):
-        table = pq.read_table(pa.BufferReader(content))
-        check_names(path, table.column_names)
         records = plain_records(table)
     columns = dict.fromkeys(filter(None, table.column_names))
     return columns, list(enumerate(records, start=1))
-
-
-@contextmanager
-def reading_parquet(path: Path) -> Iterator[None]:
-    """Turns what reading a damaged Parquet file raises into an InputError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
 
 
 def plain_records(table: pa.Table) -> list[dict[str, Any]]:

@@ -132,7 +132,7 @@ def test_missing_files_and_fields_are_named(tmp_path):
         read_vectors(tmp_path / "v.npy")
     np.save(tmp_path / "w.npy", VECTORS)
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
-    with pytest.raises(InputError, match=r"w\.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"w\.npz cannot be read"):
         read_vectors(tmp_path / "w.npz")
 
 
