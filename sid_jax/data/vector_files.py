@@ -1,5 +1,6 @@
 """Item vectors brought in a file: `.npy` with ids beside it, `.npz` or `.parquet`."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ UNREADABLE = (
     zlib.error,
     MemoryError,  # of a shape that no file holds
     OverflowError,
+    SyntaxError,  # NumPy's, of the header of an array
+    tokenize.TokenError,
     pa.ArrowException,
 )
 """What the readers of NumPy, Parquet and JSON raise on a missing or damaged file."""

@@ -272,7 +272,7 @@ class ItemVectors:
             config = VectorConfig(**fields, neighbours=near, copurchase=bought)
             arrays = load_npz(folder / "arrays.npz")
             values = tuple(tuple(column) for column in recipe["values"])
-        except (*UNREADABLE, KeyError) as error:
+        except (*UNREADABLE, KeyError, AttributeError) as error:
             raise InputError(
                 f"{folder}: no recipe for item vectors ({error}); fit it again"
             ) from None

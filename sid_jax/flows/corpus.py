@@ -11,6 +11,7 @@ from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import load
 from sid_jax.data.items import split_holdout
 from sid_jax.data.pipeline import split_last, without_items
+from sid_jax.data.vector_files import UNREADABLE
 from sid_jax.errors import InputError
 from sid_jax.evals.baselines import StoreSales, count_sales
 from sid_jax.files import read_json, write_json
@@ -212,7 +213,7 @@ def read_vectors(folder: Path, num_items: int) -> Float[NDArray, "N E"]:
             vectors = np.load(path, allow_pickle=False)
         else:
             vectors = load_npz(path)["vectors"]
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (*UNREADABLE, KeyError) as error:
         raise InputError(f"{path}: not readable ({error}). {runs.ANEW}") from None
     if vectors.ndim != 2 or len(vectors) != num_items or vectors.dtype != np.float16:
         raise InputError(

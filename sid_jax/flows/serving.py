@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from beartype.door import is_bearable
 from jax import export
 from jax.sharding import SingleDeviceSharding
 
@@ -39,6 +40,17 @@ FORMAT = 1
 MANIFEST, PROGRAM, ARRAYS = "manifest.json", "search.bin", "arrays.npz"
 CATALOG, SIDS, INDEX = "catalog.parquet", "sids.parquet", "index.npz"
 VECTORS = "item_vectors.npy"
+_FIELDS = {
+    "platforms": list[str],
+    "sizes": list[int],
+    "max_slots": list[int],
+    "bounds": int,
+    "dense": int,
+    "seed": int,
+    "retailers": list[str],
+    "vectors": bool,
+    "sha256": dict[str, str],
+}
 _FILES = {PROGRAM, ARRAYS, CATALOG, SIDS, INDEX, VECTORS}
 
 
@@ -296,9 +308,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
-        version, needed = manifest["format"], (manifest["sha256"], manifest["seed"])
-        if not isinstance(needed[0], dict) or not list(manifest["platforms"]):
-            raise ValueError("no manifest of an export")
+        version = manifest["format"]
+        for name, kind in _FIELDS.items():
+            if not is_bearable(manifest[name], kind):
+                raise ValueError(f"{name} is {manifest[name]!r:.80}, not {kind}")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not readable ({error!r}); name a folder that `sid export` wrote"

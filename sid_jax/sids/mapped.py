@@ -6,6 +6,7 @@ another one over it stays as it was for those that have it.
 """
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from sid_jax.files import replacing
 from sid_jax.typing import NDArray
 
 _HEADER = 30  # bytes of a ZIP member's header before its name
+_END = struct.Struct("<4s4H2LH")  # the end of an archive
 _ZIP64 = 20  # bytes of its sizes, after the extra fields
 _ALIGN = 64  # bytes, as in `numpy.save`: reading an array across them is slower
 _PADDING = 0xD935  # the extra field that aligns; no reader looks into it
@@ -35,6 +37,8 @@ _DAMAGE = (
     RuntimeError,  # a member that is marked as encrypted, or of an unknown method
     MemoryError,  # of a shape that no file holds
     OverflowError,
+    SyntaxError,  # NumPy's, of the header of an array
+    tokenize.TokenError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -61,7 +65,7 @@ def load_npz(path: str | Path) -> dict[str, NDArray]:
       InputError: an absent file, no `.npz`, a damaged one, or one of Python objects.
     """
     with _open(path, "be read") as (raw, file):
-        _check(file)
+        _check(raw, file)
         raw.seek(0)
         arrays = np.load(raw, allow_pickle=False)
         return {name: arrays[name] for name in arrays}
@@ -89,7 +93,7 @@ def map_npz(path: str | Path, *, check: bool = True) -> dict[str, NDArray]:
                     "numpy.savez"
                 )
         if check:
-            _check(file)
+            _check(raw, file)
         for member in file.infolist():
             name = member.filename.removesuffix(".npy")
             arrays[name] = _map_member(raw, member.header_offset)
@@ -107,7 +111,12 @@ def _open(path: str | Path, what: str) -> Iterator[tuple[BinaryIO, zipfile.ZipFi
         raise InputError(f"{path} cannot {what} as an .npz: {error}") from error
 
 
-def _check(file: zipfile.ZipFile) -> None:
+def _check(raw: BinaryIO, file: zipfile.ZipFile) -> None:
+    # A damaged length in the list of members may hide the next of them.
+    raw.seek(-_END.size, 2)
+    mark, _, _, _, number, *_ = _END.unpack(raw.read(_END.size))
+    if mark == b"PK\5\6" and number != len(file.infolist()) < 0xFFFF:
+        raise ValueError(f"of {number} arrays {len(file.infolist())} are found")
     # Not left to `numpy.load`: an array whose header is damaged may end before its
     # member does, and then no checksum is compared.
     if (name := file.testzip()) is not None:

@@ -209,7 +209,7 @@ def read_table(path: str | Path) -> SidTable:
         raise InputError("not a .parquet, .csv or .csv.gz file")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a SID table: {error}") from error
 
 

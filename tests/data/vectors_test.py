@@ -299,3 +299,7 @@ def test_damaged_recipes_are_input_errors(tmp_path):
     (folder / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(InputError, match="schema version 99"):
         ItemVectors.load(folder)
+    odd = recipe | {"schema_version": 3, "config": ""}
+    (folder / "recipe.json").write_text(json.dumps(odd))
+    with pytest.raises(InputError, match="no recipe for item vectors"):
+        ItemVectors.load(folder)
