@@ -309,7 +309,7 @@ def read_config(path: str | Path) -> Experiment:
         plain = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: not there; is {path.parent} a run folder?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from None
     try:
         return from_plain(Experiment, plain, "config")

@@ -10,7 +10,7 @@ LOW = {"typing", "errors", "files", "plain"}
 FLOORS = {
     "typing": set(),
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "plain": {"errors"},
     "losses": LOW,
     "sids": LOW,
@@ -78,6 +78,66 @@ def test_floor_and_walls(path):
                 assert _within(rest, FLOORS[room]), f"{unit} must not import {name}"
         elif top in WALLS:
             assert _within(unit, WALLS[top]), f"{unit} must not import {name}"
+
+
+UNSAFE = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
+UNSAFE |= {"tarfile", "yaml"}
+RUNS = {"eval", "exec", "compile", "__import__", "extract", "extractall", "system"}
+RUNS |= {"unpack_archive", "exec_module", "import_module"}
+OWN_CODE = {
+    ("config", "exec_module"),  # an experiment is its user's program
+    ("models.pretrained", "import_module"),  # of names that stand there
+}
+
+
+def find_dangers(tree: ast.AST) -> set[str]:
+    """What could run code of a data file, or write beside its folder."""
+    found = set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        found |= {name for name in names if name.split(".")[0] in UNSAFE}
+        if not isinstance(node, ast.Call):
+            continue
+        told = {word.arg: ast.unparse(word.value) for word in node.keywords}
+        call = ast.unparse(node.func)
+        last = call.rpartition(".")[2]
+        # `re.compile` compiles no code; a method of that name none either.
+        built_in = last not in ("eval", "compile") or call == last
+        if last in RUNS and built_in:
+            found.add(last)
+        loads = call in ("np.load", "numpy.load", "torch.load")
+        if loads and told.get("allow_pickle") != "False":
+            found.add(f"{call} without allow_pickle=False")
+        if told.get("allow_pickle") == "True" or told.get("shell") == "True":
+            found.add(call)
+    return found
+
+
+def test_dangers_are_found():
+    for text in (
+        "import pickle",
+        "from yaml import load",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "exec(text)",
+        "eval(text)",
+        "archive.extractall(folder)",
+        "os.system(text)",
+        "subprocess.run(text, shell=True)",
+    ):
+        assert find_dangers(ast.parse(text)), text
+    assert not find_dangers(ast.parse("re.compile(x); np.load(x, allow_pickle=False)"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=_unit)
+def test_no_data_file_runs_code(path):
+    unit = _unit(path)
+    found = find_dangers(ast.parse(path.read_text()))
+    assert not {each for each in found if (unit, each) not in OWN_CODE}
 
 
 @pytest.mark.parametrize("path", FILES, ids=_unit)

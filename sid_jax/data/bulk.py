@@ -13,6 +13,7 @@ from typing import Any
 from sid_jax.data.catalog import CORE, Catalog
 from sid_jax.data.distinct import finding_repeats
 from sid_jax.data.kinds import Kind, choose_kind, find_traits
+from sid_jax.data.parquet import reading_parquet
 from sid_jax.data.parsing import parse_core, parse_ids, refuse_ids
 from sid_jax.data.readers import (
     Findings,
@@ -180,7 +181,8 @@ def _read_tables(
 ) -> Iterator[Table]:
     if (form := find_form(path)) == "parquet":
         for start, found in read_ranges(path, ranges, columns):
-            rows = list(enumerate(plain_records(found), start + 1))
+            with reading_parquet(path):
+                rows = list(enumerate(plain_records(found), start + 1))
             yield Table(tuple(found.column_names), rows, False, findings)
         return
     names: dict[str, None] = {}

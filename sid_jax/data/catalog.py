@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sid_jax.data.parquet import read_parquet, write_parquet
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
 from sid_jax.typing import Bool, Int, NDArray, typed
 
 CORE = {
@@ -260,8 +259,7 @@ class Interactions:
 
 def write_catalog(path: str | Path, catalog: Catalog) -> None:
     """Writes a catalog as Parquet; the file is whole or absent."""
-    with replacing(path) as temporary:
-        pq.write_table(catalog.table, temporary)
+    write_parquet(path, catalog.table)
 
 
 def read_catalog(path: str | Path) -> Catalog:
@@ -270,10 +268,7 @@ def read_catalog(path: str | Path) -> Catalog:
     Raises:
       InputError: the file is missing, no Parquet, or no catalog.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not a readable catalog ({error})") from None
+    table = read_parquet(path)
     try:
         return Catalog(table)
     except InputError as error:

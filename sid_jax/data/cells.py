@@ -15,7 +15,6 @@ merged into one cell, `other`; it may hold anything, so a predicate always lets 
 and what it returns has then to be checked against the items themselves.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ import numpy as np
 from sid_jax.data.catalog import Catalog
 from sid_jax.data.labels import Edges, find_edges, name_bands, read_labels
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import read_json, write_json
 from sid_jax.typing import Bool, Int, NDArray, typed
 
 OTHER = "other"
@@ -252,8 +251,7 @@ class Cells:
     def save(self, path: str | Path) -> None:
         """Writes JSON; the file is whole or absent."""
         fields = asdict(self) | {"schema_version": _SCHEMA_VERSION}
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(fields, indent=1))
+        write_json(path, fields)
 
     @classmethod
     def load(cls, path: str | Path) -> "Cells":
@@ -263,7 +261,7 @@ class Cells:
           InputError: the file holds no cells that this version reads.
         """
         try:
-            fields: dict[str, Any] = json.loads(Path(path).read_text())
+            fields: dict[str, Any] = read_json(path)
             if (version := fields.pop("schema_version")) != _SCHEMA_VERSION:
                 raise ValueError(f"schema version {version}")
             config = CellConfig(**_freeze(fields.pop("config")))

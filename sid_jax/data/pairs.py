@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.parquet import read_parquet
 from sid_jax.errors import InputError
 from sid_jax.typing import Bool, Float, Int, NDArray, typed
 
@@ -154,8 +154,8 @@ def read_pairs(path: str | Path, catalog: Catalog) -> Pairs:
       InputError: no such file, or an item that the catalog does not have.
     """
     try:
-        table = pq.read_table(path).cast(PAIRS)
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these
+        table = read_parquet(path).cast(PAIRS)
+    except (ValueError, pa.ArrowException) as error:
         raise InputError(f"{path}: no file of pairs ({error})") from None
     ends = [catalog.rows(table[name].to_pylist()) for name in ("left", "right")]
     left, right = np.minimum(*ends), np.maximum(*ends)

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.parquet import write_parquet
 from sid_jax.data.parsing import read_baskets, read_sequences
 from sid_jax.data.readers import read_table
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
 from sid_jax.typing import Float, Int, NDArray, typed
 
 _TABLES = (".csv", ".jsonl", ".json", ".ndjson", ".parquet", ".pq")
@@ -78,8 +77,7 @@ def write_purchases(
 ) -> None:
     """Writes columns item_id and purchases as Parquet, to be read by the above."""
     columns = {"item_id": pa.array(item_ids, pa.string()), "purchases": purchases}
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    write_parquet(path, pa.table(columns))
 
 
 def count_purchases(

@@ -10,20 +10,25 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sid_jax.data.parquet import read_parquet, reading_parquet
 from sid_jax.errors import InputError
 
 SHOWN = 3
 """Places of a rule that are told."""
+
+_LONGEST = 1 << 26  # bytes of a line
+_RATIO = 200  # of what a gzip holds to its size, at most; text packs far less
+_ROOM = 1 << 26  # bytes that it may hold in any case
 
 _FORMS = {
     ".csv": "csv",
@@ -179,7 +184,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
       InputError: the file is missing, a truncated gzip, or not UTF-8.
     """
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
+        lines = _read_pieces(path, file, partial(file.readline, _LONGEST + 1))
+        for number, line in enumerate(lines, start=1):
+            if len(line) > _LONGEST:
+                raise InputError(
+                    f"{path}, line {number}: longer than {_LONGEST:,} bytes; is it the "
+                    "right file?"
+                )
             try:
                 # A byte order mark, which Windows writes, is no part of the text.
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -207,6 +218,22 @@ def _open(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
             raise InputError(
                 f"{path}: truncated or damaged gzip ({error}); copy or pack it again"
             ) from None
+
+
+def _read_pieces(
+    path: Path, file: gzip.GzipFile | BufferedReader, read: Callable[[], bytes]
+) -> Iterator[bytes]:
+    """What `read` gives until the end, so far as it is no bomb."""
+    gzipped, size = isinstance(file, gzip.GzipFile), 0
+    most = _ROOM + _RATIO * path.stat().st_size
+    for piece in iter(read, b""):
+        size += len(piece)
+        if gzipped and size > most:
+            raise InputError(
+                f"{path}: unpacks to more than {_RATIO} times its size; if that is "
+                "meant, unpack it first"
+            )
+        yield piece
 
 
 def _stream_csv(
@@ -259,28 +286,23 @@ def _stream_json(
 
 def _read_parquet(path: Path) -> tuple[dict[str, None], list[Row]]:
     with _open(path) as file:
-        content = file.read()
+        content = b"".join(_read_pieces(path, file, partial(file.read, 1 << 20)))
+    table = read_parquet(path, pa.py_buffer(content))
+    check_names(path, table.column_names)
     with reading_parquet(path):
-        table = pq.read_table(pa.BufferReader(content))
-        check_names(path, table.column_names)
         records = plain_records(table)
     columns = dict.fromkeys(filter(None, table.column_names))
     return columns, list(enumerate(records, start=1))
 
 
-@contextmanager
-def reading_parquet(path: Path) -> Iterator[None]:
-    """Turns what reading a damaged Parquet file raises into an InputError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
-
-
 def plain_records(table: pa.Table) -> list[dict[str, Any]]:
     """Rows of Parquet as they would stand in the other files."""
-    plain = [pa.field(f.name, _plain_type(f.type)) for f in table.schema if f.name]
-    return table.select([f.name for f in plain]).cast(pa.schema(plain)).to_pylist()
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = _plain_type(column.type)
+        if name:  # what need not be cast is not: Arrow fails at parts of structs
+            columns[name] = column if kind == column.type else column.cast(kind)
+    return pa.table(columns).to_pylist()
 
 
 def check_names(path: Path, columns: list[str]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sid_jax.data.readers import check_names, reading_parquet
+from sid_jax.data.parquet import open_parquet, reading_parquet
+from sid_jax.data.readers import check_names
 from sid_jax.errors import InputError
 
 _BATCH = 4096  # rows that are decoded at once
@@ -57,7 +58,7 @@ def _open(path: Path) -> pq.ParquetFile:
         raise InputError(
             f"{path}: unpack it first; a Parquet file is compressed within"
         )
-    file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+    file = open_parquet(path, buffer_size=_BUFFER, pre_buffer=False)
     check_names(path, file.schema_arrow.names)
     return file
 

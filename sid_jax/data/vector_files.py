@@ -1,5 +1,6 @@
 """Item vectors brought in a file: `.npy` with ids beside it, `.npz` or `.parquet`."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -8,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sid_jax.data.parquet import read_parquet, write_parquet
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.sids.mapped import load_npz
 from sid_jax.typing import Float, NDArray, typed
 
 UNREADABLE = (
@@ -21,6 +22,10 @@ UNREADABLE = (
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+    MemoryError,  # of a shape that no file holds
+    OverflowError,
+    SyntaxError,  # NumPy's, of the header of an array
+    tokenize.TokenError,
     pa.ArrowException,
 )
 """What the readers of NumPy, Parquet and JSON raise on a missing or damaged file."""
@@ -123,8 +128,7 @@ def write_vectors(
         pa.array(vectors.astype(np.float32).ravel()), vectors.shape[1]
     )
     table = pa.table({"item_id": pa.array(ids, pa.string()), "vector": lists})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(path, table)
 
 
 def _read_npy(path: Path) -> tuple[Any, NDArray]:
@@ -140,36 +144,34 @@ def _read_npy(path: Path) -> tuple[Any, NDArray]:
 
 
 def _read_npz(path: Path) -> tuple[Any, NDArray]:
-    # Opened here, since np.load leaves a damaged archive open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        if not {"ids", "vectors"} <= set(arrays):
-            held = ", ".join(arrays) or "none"
-            raise InputError(f"{path}: want arrays ids and vectors; it has {held}")
-        ids = _load_array(f"{path}: ids", lambda: arrays["ids"])
-        return ids, _load_array(f"{path}: vectors", lambda: arrays["vectors"])
+    arrays = _load_array(path, lambda: load_npz(path))
+    if not {"ids", "vectors"} <= arrays.keys():
+        held = ", ".join(arrays) or "none"
+        raise InputError(f"{path}: want arrays ids and vectors; it has {held}")
+    return arrays["ids"], arrays["vectors"]
 
 
 def _load_npy(path: Path) -> NDArray:
-    return _load_array(path, lambda: np.load(path, allow_pickle=False))
+    array = _load_array(path, lambda: np.load(path, allow_pickle=False))
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: several arrays in one; call the file .npz")
+    return array
 
 
-def _load_array(name: Any, load: Callable[[], NDArray]) -> NDArray:
+def _load_array(path: Path, load: Callable[[], Any]) -> Any:
     try:
-        array = load()
+        return load()
     except ValueError as error:
         if "pickle" not in str(error):
             raise
         raise InputError(
-            f"{name}: no NumPy array, or one of Python objects, which is never "
+            f"{path}: no NumPy array, or one of Python objects, which is never "
             "unpickled; save ids as np.asarray(ids, dtype=str), vectors as float32"
         ) from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{name}: several arrays in one; call the file .npz")
-    return array
 
 
 def _read_parquet(path: Path) -> tuple[Any, NDArray]:
-    table = pq.read_table(path)
+    table = read_parquet(path)
     if not {"item_id", "vector"} <= set(table.column_names):
         held = ", ".join(table.column_names) or "none"
         raise InputError(f"{path}: want columns item_id and vector; it has {held}")

@@ -11,7 +11,6 @@ may stand beside it, as last columns.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates, fit_coo
 from sid_jax.data.ngrams import Text, count_ngrams, distinct_texts
 from sid_jax.data.vector_files import UNREADABLE, look_up
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import read_json, replacing, write_json
+from sid_jax.sids.mapped import load_npz
 from sid_jax.typing import Float, NDArray, typed
 
 _SCHEMA_VERSION = 3  # 1 had no neighbours, 2 no copurchase
@@ -245,7 +245,7 @@ class ItemVectors:
         with replacing(folder) as temporary:
             temporary.mkdir()
             np.savez(temporary / "arrays.npz", **arrays)
-            (temporary / "recipe.json").write_text(json.dumps(recipe, indent=1))
+            write_json(temporary / "recipe.json", recipe)
 
     @classmethod
     def load(cls, folder: str | Path, file: str = "") -> "ItemVectors":
@@ -261,7 +261,7 @@ class ItemVectors:
         """
         folder = Path(folder)
         try:
-            recipe = json.loads((folder / "recipe.json").read_text())
+            recipe = read_json(folder / "recipe.json")
             if recipe["schema_version"] not in (1, 2, _SCHEMA_VERSION):
                 raise ValueError(f"schema version {recipe['schema_version']}")
             fields: dict[str, Any] = recipe["config"]
@@ -270,11 +270,9 @@ class ItemVectors:
             for name, value in fields.items():
                 fields[name] = tuple(value) if isinstance(value, list) else value
             config = VectorConfig(**fields, neighbours=near, copurchase=bought)
-            # Opened here, since np.load leaves a damaged archive open.
-            with (folder / "arrays.npz").open("rb") as stored:
-                arrays = dict(np.load(stored, allow_pickle=False))
+            arrays = load_npz(folder / "arrays.npz")
             values = tuple(tuple(column) for column in recipe["values"])
-        except (*UNREADABLE, KeyError) as error:
+        except (*UNREADABLE, KeyError, AttributeError) as error:
             raise InputError(
                 f"{folder}: no recipe for item vectors ({error}); fit it again"
             ) from None

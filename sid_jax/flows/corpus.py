@@ -1,6 +1,5 @@
 """What a retriever learns from: baskets in three parts, SIDs, what each store sold."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +11,15 @@ from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import load
 from sid_jax.data.items import split_holdout
 from sid_jax.data.pipeline import split_last, without_items
+from sid_jax.data.vector_files import UNREADABLE
 from sid_jax.errors import InputError
 from sid_jax.evals.baselines import StoreSales, count_sales
-from sid_jax.files import replacing
+from sid_jax.files import read_json, write_json
 from sid_jax.flows import runs
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.sids.index import ItemIndex, build_index
 from sid_jax.sids.index_file import load_index, save_index
+from sid_jax.sids.mapped import load_npz, save_npz
 from sid_jax.sids.table import SidTable
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Bool, Float, Int, NDArray
@@ -171,8 +172,7 @@ def keep_corpus(folder: Path, corpus: Corpus) -> None:
     if not (folder / runs.INDEX).exists():
         save_index(folder / runs.INDEX, index)
     if not (folder / runs.RETAILERS).exists():
-        with replacing(folder / runs.RETAILERS) as temporary:
-            temporary.write_text(json.dumps(retailers))
+        write_json(folder / runs.RETAILERS, {"retailers": retailers})
     pairs = zip(vars(read_index(folder)).values(), vars(index).values(), strict=True)
     same = all(np.array_equal(there, now) for there, now in pairs)
     if not same or read_retailers(folder) != retailers:
@@ -196,7 +196,7 @@ def find_vectors(
       InputError: the run has none, and no tokenizer of its SIDs is at hand; or they are
         damaged.
     """
-    if folder is not None and (folder / runs.ITEM_VECTORS).exists():
+    if folder is not None and _find_vectors(folder).exists():
         return read_vectors(folder, len(corpus.catalog))
     try:
         recipe = Tokenizer.load_maker(tokenizer, corpus.table).recipe
@@ -210,10 +210,9 @@ def find_vectors(
 
 def keep_vectors(folder: Path, vectors: Float[NDArray, "N E"]) -> None:
     """Writes a run's item vectors, if they are not there already."""
-    path = folder / runs.ITEM_VECTORS
+    path = _find_vectors(folder)
     if not path.exists():
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, vectors)
+        save_npz(path, {"vectors": vectors})
 
 
 def read_vectors(folder: Path, num_items: int) -> Float[NDArray, "N E"]:
@@ -222,10 +221,13 @@ def read_vectors(folder: Path, num_items: int) -> Float[NDArray, "N E"]:
     Raises:
       InputError: they are not there, damaged, or of another number of items.
     """
-    path = folder / runs.ITEM_VECTORS
+    path = _find_vectors(folder)
     try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if path.suffix == ".npy":
+            vectors = np.load(path, allow_pickle=False)
+        else:
+            vectors = load_npz(path)["vectors"]
+    except (*UNREADABLE, KeyError) as error:
         raise InputError(f"{path}: not readable ({error}). {runs.ANEW}") from None
     if vectors.ndim != 2 or len(vectors) != num_items or vectors.dtype != np.float16:
         raise InputError(
@@ -243,8 +245,11 @@ def read_retailers(folder: Path) -> list[str]:
     """
     path = folder / runs.RETAILERS
     try:
-        return [str(name) for name in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError) as error:
+        told = read_json(path)
+        # It was a list alone once.
+        told = told["retailers"] if isinstance(told, dict) else told
+        return [str(name) for name in told]
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not readable ({error}). {runs.ANEW}") from None
 
 
@@ -258,3 +263,10 @@ def read_index(folder: Path) -> ItemIndex:
         return load_index(folder / runs.INDEX)
     except InputError as error:
         raise InputError(f"{error}. {runs.ANEW}") from None
+
+
+def _find_vectors(folder: Path) -> Path:
+    """Where a run's item vectors lie, or are to; older ones have no checksum."""
+    path = folder / runs.ITEM_VECTORS
+    before = path.with_suffix(".npy")
+    return before if before.exists() and not path.exists() else path

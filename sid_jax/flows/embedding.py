@@ -16,9 +16,9 @@ from sid_jax.data.parsing import read_items
 from sid_jax.data.texts import match_texts, read_texts
 from sid_jax.data.vector_files import write_vectors
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
 from sid_jax.flows.runs import Log
 from sid_jax.models.text import BATCH_TOKENS, TextEncoder, load_encoder
+from sid_jax.sids.mapped import load_npz, save_npz
 from sid_jax.train.sharding import MeshConfig, batch_sharding, make_mesh
 from sid_jax.typing import Float, NDArray
 
@@ -115,7 +115,7 @@ def _encode(
     for start in range(0, len(unique), _PART):
         chunk = unique[start : start + _PART]
         key = hashlib.sha256(json.dumps([digest, chunk]).encode()).hexdigest()
-        path = parts / f"{key[:32]}.npy"
+        path = parts / f"{key[:32]}.npz"
         vectors = _read_part(path, (len(chunk), model.width))
         if vectors is None:
             done = f"part {start // _PART + 1} of {-(-len(unique) // _PART)}: "
@@ -125,8 +125,7 @@ def _encode(
                 sharding=sharding,
                 log=lambda line, done=done: log(done + line),
             )
-            with replacing(path) as temporary:
-                np.save(temporary, vectors)
+            save_npz(path, {"vectors": vectors})
         else:
             log(f"{len(chunk):,} texts were encoded before the last run was stopped")
         found.append(vectors)
@@ -136,8 +135,8 @@ def _encode(
 
 def _read_part(path: Path, shape: tuple[int, int]) -> NDArray | None:
     try:
-        vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        vectors = load_npz(path)["vectors"]
+    except (InputError, KeyError):  # it is not there, or damaged
         return None
-    good = isinstance(vectors, np.ndarray) and vectors.shape == shape
-    return vectors if good and vectors.dtype == np.float32 else None
+    good = vectors.shape == shape and vectors.dtype == np.float32
+    return vectors if good else None

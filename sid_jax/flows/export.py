@@ -1,7 +1,6 @@
 """`sid export`: a retriever's search as one serialized program, and its tables."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from jax import export
 from sid_jax import __version__
 from sid_jax.data.catalog import write_catalog
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import replacing, write_json
 from sid_jax.flows import runs, serving
 from sid_jax.flows.corpus import read_retailers
 from sid_jax.flows.retriever import load_retriever
@@ -101,8 +100,7 @@ def export_retriever(
         manifest["sha256"] = {
             name: serving.file_digest(temporary / name) for name in names
         }
-        text = json.dumps(manifest, indent=2) + "\n"
-        (temporary / serving.MANIFEST).write_text(text)
+        write_json(temporary / serving.MANIFEST, manifest)
     log(
         f"{out}: {size} requests a call on {', '.join(platforms)}; answers with "
         f"sid_jax.flows.serving.load_artifact, or sid retrieve {out}"

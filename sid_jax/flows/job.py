@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sid_jax.data.bulk import Column, find_files, survey
 from sid_jax.data.vector_rows import stream_ids
 from sid_jax.errors import InputError
-from sid_jax.files import hash_file, replacing
+from sid_jax.files import hash_file, read_json, replacing
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.plain import from_plain, to_plain
@@ -166,7 +165,7 @@ class Folder:
 
     def _read(self, piece: Slice) -> Part | None:
         try:
-            return from_plain(Part, _read_json(self._record(piece)), piece.name)
+            return from_plain(Part, read_json(self._record(piece)), piece.name)
         except (OSError, ValueError):
             return None  # not there, or not whole: the part is made anew
 
@@ -209,7 +208,7 @@ def open_folder(
         with replacing(told) as temporary:
             temporary.write_text(json.dumps(to_plain(job), indent=1))
     try:
-        job = from_plain(Job, _read_json(told), told.name)
+        job = from_plain(Job, read_json(told), told.name)
     except ValueError as error:
         raise InputError(f"{told} is damaged ({error}); {_ANEW}") from None
     if job.tokenizer != model.digest():
@@ -265,7 +264,3 @@ def _stamp(path: Path) -> Input:
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
     )
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())

@@ -41,7 +41,7 @@ def read_samples(folder: Path) -> list[Sample]:
     path = folder / runs.SAMPLES
     try:
         return [_parse(json.loads(line)) for line in path.read_text().splitlines()]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: not readable ({error!r}); `sid evaluate {folder}` writes it anew"
         ) from None
@@ -78,7 +78,7 @@ def _describe(
     }
 
 
-def _parse(plain: dict[str, Any]) -> Sample:
+def _parse(plain: Any) -> Sample:
     def products(name: str) -> list[Product]:
         return [
             Product(

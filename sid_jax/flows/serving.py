@@ -6,7 +6,6 @@ it takes (parameters and trie), the SID table, the catalog, the index, and a man
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,18 +14,21 @@ from typing import Any
 
 import jax
 import numpy as np
+from beartype.door import is_bearable
 from jax import export
 from jax.sharding import SingleDeviceSharding
 
 from sid_jax.data.catalog import Catalog, read_catalog
 from sid_jax.data.pipeline import PromptConfig, Requests, SequenceConfig
 from sid_jax.errors import InputError
+from sid_jax.files import read_json
 from sid_jax.flows.answering import Answerer
 from sid_jax.plain import from_plain
 from sid_jax.sids.allowance import AllowanceCache, Allowances, allow_leaves
 from sid_jax.sids.beam import Beams
 from sid_jax.sids.index import ItemIndex
 from sid_jax.sids.index_file import load_index
+from sid_jax.sids.mapped import load_npz
 from sid_jax.sids.search import SearchConfig
 from sid_jax.sids.table import SidTable, read_table
 from sid_jax.sids.trie import Trie
@@ -38,6 +40,18 @@ FORMAT = 1
 MANIFEST, PROGRAM, ARRAYS = "manifest.json", "search.bin", "arrays.npz"
 CATALOG, SIDS, INDEX = "catalog.parquet", "sids.parquet", "index.npz"
 VECTORS = "item_vectors.npy"
+_FIELDS = {
+    "platforms": list[str],
+    "sizes": list[int],
+    "max_slots": list[int],
+    "bounds": int,
+    "dense": int,
+    "seed": int,
+    "retailers": list[str],
+    "vectors": bool,
+    "sha256": dict[str, str],
+}
+_FILES = {PROGRAM, ARRAYS, CATALOG, SIDS, INDEX, VECTORS}
 
 
 @dataclass(frozen=True)
@@ -214,18 +228,26 @@ def load_artifact(folder: str | Path, *, mapped: bool = False) -> Artifact:
             f"{folder} was exported for {', '.join(platforms)}, and here is {here}: "
             f"export it again with --platforms {' '.join([*platforms, here])}"
         )
-    for name, digest in manifest["sha256"].items():
+    sealed = manifest["sha256"]
+    needed = _FILES - (set() if manifest["vectors"] else {VECTORS})
+    if not needed <= sealed.keys() <= _FILES:
+        raise InputError(
+            f"{folder / MANIFEST}: tells of {', '.join(sorted(sealed))}, not of "
+            f"{', '.join(sorted(needed))}; `sid export` writes the folder anew"
+        )
+    for name, digest in sealed.items():
         if file_digest(folder / name) != digest:
             raise InputError(
                 f"{folder / name} is damaged; `sid export` writes the folder anew"
             )
     table, catalog = read_table(folder / SIDS), read_catalog(folder / CATALOG)
     try:
-        with np.load(folder / ARRAYS, allow_pickle=False) as file:
-            names = [f"arr_{n}" for n in range(len(file.files))]
-            arrays = [jax.numpy.asarray(file[name]) for name in names]
+        held = load_npz(folder / ARRAYS)
+        arrays = [jax.numpy.asarray(held[f"arr_{n}"]) for n in range(len(held))]
         program = export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-        vectors = np.load(folder / VECTORS) if manifest["vectors"] else None
+        vectors = None
+        if manifest["vectors"]:
+            vectors = np.load(folder / VECTORS, allow_pickle=False)
         sizes, slots = (tuple(manifest[name]) for name in ("sizes", "max_slots"))
         levels, bounds = len(sizes), int(manifest["bounds"])
         trie = Trie(
@@ -242,7 +264,8 @@ def load_artifact(folder: str | Path, *, mapped: bool = False) -> Artifact:
         raise InputError(
             f"{folder}: not readable ({error}); `sid export` writes it anew"
         ) from None
-    index = load_index(folder / INDEX, mapped=mapped)
+    # Its digest was compared above.
+    index = load_index(folder / INDEX, mapped=mapped, check=False)
     return Artifact(
         told=told,
         search=search,
@@ -284,11 +307,12 @@ def _here() -> SingleDeviceSharding:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
-        version, needed = manifest["format"], (manifest["sha256"], manifest["seed"])
-        if not isinstance(needed[0], dict) or not list(manifest["platforms"]):
-            raise ValueError("no manifest of an export")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_json(path)
+        version = manifest["format"]
+        for name, kind in _FIELDS.items():
+            if not is_bearable(manifest[name], kind):
+                raise ValueError(f"{name} is {manifest[name]!r:.80}, not {kind}")
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not readable ({error!r}); name a folder that `sid export` wrote"
         ) from None

@@ -1,16 +1,12 @@
 """An item index as a file: the arrays as an `.npz`."""
 
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from sid_jax.errors import InputError
 from sid_jax.sids.index import ItemIndex
-from sid_jax.sids.mapped import map_npz, save_npz
-from sid_jax.typing import NDArray
+from sid_jax.sids.mapped import load_npz, map_npz, save_npz
 
 _ARRAYS = ("leaves", "starts", "items", "sales")
 _COLUMN = "column."
@@ -23,35 +19,47 @@ def save_index(path: str | Path, index: ItemIndex) -> None:
     save_npz(path, arrays)
 
 
-def load_index(path: str | Path, *, mapped: bool = False) -> ItemIndex:
+def load_index(
+    path: str | Path, *, mapped: bool = False, check: bool = True
+) -> ItemIndex:
     """Reads what `save_index` wrote.
 
     Args:
       path: the file.
       mapped: its arrays stay in the file until they are touched (see `mapped.py`).
+      check: read a file that is mapped once as a whole, to compare checksums.
 
     Raises:
       InputError: an absent, damaged or other file.
     """
-    try:
-        with _open(path, mapped) as arrays:
-            names = set(arrays)
-            columns = sorted(name for name in names if name.startswith(_COLUMN))
-            if names - set(columns) != set(_ARRAYS):
-                raise InputError(f"{path} is no item index; it holds {sorted(names)}")
-            told = {name.removeprefix(_COLUMN): arrays[name] for name in columns}
-            return ItemIndex(**{name: arrays[name] for name in _ARRAYS}, columns=told)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as an item index: {error}") from error
+    arrays = map_npz(path, check=check) if mapped else load_npz(path)
+    names = set(arrays)
+    columns = sorted(name for name in names if name.startswith(_COLUMN))
+    if names - set(columns) != set(_ARRAYS):
+        raise InputError(f"{path} is no item index; it holds {sorted(names)}")
+    told = {name.removeprefix(_COLUMN): arrays[name] for name in columns}
+    index = ItemIndex(**{name: arrays[name] for name in _ARRAYS}, columns=told)
+    if not _fits(index) or (check and not _is_within(index)):
+        raise InputError(f"{path}: the arrays of the index do not fit together")
+    return index
 
 
-@contextmanager
-def _open(path: str | Path, mapped: bool) -> Iterator[Mapping[str, NDArray]]:
-    if mapped:
-        yield map_npz(path)
-        return
-    with Path(path).open("rb") as raw:
-        arrays = np.load(raw, allow_pickle=False)
-        if not isinstance(arrays, Mapping):
-            raise ValueError("it is one array, and no .npz")
-        yield arrays
+def _fits(index: ItemIndex) -> bool:
+    kinds = {name: getattr(index, name).dtype for name in _ARRAYS}
+    entries = [index.items, index.sales, *index.columns.values()]
+    return (
+        kinds == {"leaves": "i4", "starts": "i8", "items": "i4", "sales": "f4"}
+        and index.leaves.ndim == index.starts.ndim == index.items.ndim == 1
+        and {each.shape for each in entries} == {index.items.shape}
+        and index.starts[:1].tolist() == [0]
+        and index.starts[-1] == len(index.items)
+    )
+
+
+def _is_within(index: ItemIndex) -> bool:
+    ends = index.items.min(initial=0), index.items.max(initial=0)
+    return bool(
+        (np.diff(index.starts) >= 0).all()
+        and 0 <= ends[0] <= ends[1] <= max(len(index.leaves) - 1, 0)
+        and index.leaves.min(initial=0) >= 0
+    )

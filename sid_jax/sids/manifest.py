@@ -1,5 +1,6 @@
 """What a SID table, or a folder of its parts, says of itself beside the SIDs."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import read_json, write_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the files that `write_table` writes; `read_table` reads versions 1 up to it.
 
-Version 2 adds `cells` and `dedup`."""
+Version 2 adds `cells` and `dedup`, version 3 `seal`."""
 
 PARTS = "_manifest.json"
 """In a folder of parts; once it is there, all of them are."""
@@ -60,13 +61,23 @@ class Part:
     sha256: str
 
 
-def parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:
-    """The manifest and the digest of the table that it was written with."""
+def seal_manifest(fields: Mapping[str, Any], distances: bytes) -> str:
+    """SHA-256 (hex) of the fields, among them the table's digest, and of the rest."""
+    sha = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    sha.update(distances)
+    return sha.hexdigest()
+
+
+def parse_manifest(raw: bytes | None) -> tuple[Manifest, dict[str, Any], str]:
+    """The manifest, the fields that are sealed (`digest` among them), and the seal.
+
+    Before version 3 there was no seal: it is empty.
+    """
     if raw is None:
         raise InputError("no SID manifest in the metadata; write it with `sid encode`")
     try:
         fields = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     version = _field(fields, "schema_version", int)
     if not 1 <= version <= SCHEMA_VERSION:
@@ -86,7 +97,11 @@ def parse_manifest(raw: bytes | None) -> tuple[Manifest, str]:
         cells=_parse_cells(fields, sizes[0]) if version > 1 else (),
         dedup=_field(fields, "dedup", bool) if version > 1 else False,
     )
-    return manifest, _field(fields, "digest", str)
+    told = dict(fields or {})
+    _field(told, "digest", str)
+    seal = _field(told, "seal", str) if version > 2 or "seal" in told else ""
+    told.pop("seal", None)
+    return manifest, told, seal
 
 
 def write_parts(folder: Path, parts: Sequence[Part], told: Mapping[str, Any]) -> None:
@@ -102,8 +117,7 @@ def write_parts(folder: Path, parts: Sequence[Part], told: Mapping[str, Any]) ->
         **told,
         "parts": [asdict(part) for part in parts],
     }
-    with replacing(folder / PARTS) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1))
+    write_json(folder / PARTS, plain)
 
 
 def read_parts(folder: Path) -> tuple[Part, ...]:
@@ -117,10 +131,7 @@ def read_parts(folder: Path) -> tuple[Part, ...]:
         raise InputError(
             f"no {PARTS}: not all parts are there; go on with `sid encode`"
         )
-    try:
-        fields = json.loads((folder / PARTS).read_bytes())
-    except ValueError:
-        fields = None
+    fields = read_json(folder / PARTS)
     if (version := _field(fields, "schema_version", int)) != _PARTS_VERSION:
         raise InputError(f"{PARTS} is of schema version {version}; update sid_jax")
     parts = [

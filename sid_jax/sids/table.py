@@ -24,6 +24,7 @@ from sid_jax.sids.manifest import (
     Manifest,
     parse_manifest,
     read_parts,
+    seal_manifest,
 )
 from sid_jax.sids.trie import sort_sids
 from sid_jax.typing import Float, Int, NDArray, UInt, typed
@@ -176,6 +177,7 @@ def write_table(path: str | Path, table: SidTable) -> None:
         "schema_version": SCHEMA_VERSION,
         "digest": table.digest(),
     }
+    manifest["seal"] = seal_manifest(manifest, table.distances.tobytes())
     metadata = {_METADATA_KEY: json.dumps(manifest).encode()}
     with replacing(path) as temporary:
         pq.write_table(
@@ -207,33 +209,46 @@ def read_table(path: str | Path) -> SidTable:
         raise InputError("not a .parquet, .csv or .csv.gz file")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a SID table: {error}") from error
 
 
 def _read_parquet(path: Path) -> SidTable:
     schema = pq.read_schema(path)
     foreign = _METADATA_KEY not in (schema.metadata or {})
-    if foreign and {"item_id", "sid"} <= set(schema.names):
-        return _parse_foreign(path, pq.read_table(path, columns=["item_id", "sid"]))
-    manifest, digest = parse_manifest((schema.metadata or {}).get(_METADATA_KEY))
+    # One of ours whose manifest is gone is not read as another system's.
+    ours = {"item_id", "sid", "codes", "distance"} == set(schema.names)
+    if foreign and not ours and {"item_id", "sid"} <= set(schema.names):
+        return _parse_foreign(path, _read_columns(path, ["item_id", "sid"]))
+    manifest, fields, seal = parse_manifest((schema.metadata or {}).get(_METADATA_KEY))
     needed = ["item_id", "codes", "distance"]
     absent = [name for name in needed if name not in schema.names]
     if absent:
         raise InputError(f"no column {', '.join(absent)}; encode again")
-    table = pq.read_table(path, columns=needed, page_checksum_verification=True)
+    table = _read_columns(path, needed)
     built = SidTable.build(
         table["item_id"].cast(pa.string()).combine_chunks(),
         _unfold(table["codes"].cast(pa.list_(pa.int32())).combine_chunks()),
         table["distance"].cast(pa.float32()).to_numpy(),
         manifest,
     )
-    if built.digest() != digest:
+    if built.digest() != fields["digest"]:
         raise InputError(
             "codes or ids differ from what was written (the digest in the manifest"
             " disagrees); encode again"
         )
+    if seal and seal != seal_manifest(fields, built.distances.tobytes()):
+        raise InputError(
+            "the manifest or the distances differ from what was written (the seal in"
+            " the manifest disagrees); encode again"
+        )
     return built
+
+
+def _read_columns(path: Path, names: list[str]) -> pa.Table:
+    # Not `pq.read_table`, which takes folders named a=b for columns.
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(names).select(names)
 
 
 def _read_parts(folder: Path) -> SidTable:
@@ -246,6 +261,10 @@ def _read_parts(folder: Path) -> SidTable:
                 " same `sid encode` again, which makes it anew"
             )
         tables.append(read_table(folder / part.name))
+        if len(tables[-1]) != part.rows:
+            raise InputError(f"{part.name} has {len(tables[-1])} rows, not {part.rows}")
+    if len({table.manifest.codebook_sizes for table in tables}) > 1:
+        raise InputError("its parts are of several codebook sizes; encode again")
     told = hashlib.sha256("".join(part.sha256 for part in parts).encode())
     return SidTable.build(
         pa.concat_arrays([table.item_ids for table in tables]),

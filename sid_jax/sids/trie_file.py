@@ -23,15 +23,19 @@ def save_trie(path: str | Path, trie: Trie) -> None:
     save_npz(path, arrays)
 
 
-def load_trie(path: str | Path) -> Trie:
+def load_trie(path: str | Path, *, check: bool = True) -> Trie:
     """Maps what `save_trie` wrote: NumPy arrays, which `jax.device_put` brings over.
 
-    Names, types and lengths are checked, contents are not (see `mapped.py`).
+    Names, types and lengths are checked.
+
+    Args:
+      path: the file.
+      check: read it once as a whole, to compare checksums (see `mapped.py`).
 
     Raises:
       InputError: an absent file, another one, or one whose parts do not fit together.
     """
-    arrays: dict[str, Any] = dict(map_npz(path))
+    arrays: dict[str, Any] = dict(map_npz(path, check=check))
     told = [arrays.pop(name, np.empty(0)) for name in _TOLD]
     sizes, slots, tail, dense = (each.reshape(-1).tolist() for each in told)
     whole = all(each.dtype.kind == "i" for each in told)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data.readers import read_lines, read_table
+from sid_jax.data import readers
+from sid_jax.data.readers import plain_records, read_lines, read_table
 from sid_jax.errors import InputError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
@@ -175,3 +176,21 @@ def test_lines_end_anywhere(tmp_path):
         (1, ["u", "1", "2"]),
         (2, ["v", "3"]),
     ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.parquet.gz", "a.csv"])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(readers, "_ROOM", 1 << 12)
+    monkeypatch.setattr(readers, "_LONGEST", 1 << 16)
+    path = tmp_path / name
+    lines = b"{}\n" if "jsonl" in name else b"a,b\n"
+    data = (b" " if name == "a.csv" else lines) * (1 << 18)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    with pytest.raises(InputError, match=r"200 times its size|longer than 65,536"):
+        read_table(path)
+
+
+def test_parts_of_objects_are_rows():
+    table = pa.table({"a": [{"x": None}] * 9, "t": [*range(9)]})
+    found = plain_records(table.slice(2, 5))
+    assert found == [{"a": {"x": None}, "t": n} for n in range(2, 7)]

@@ -132,7 +132,7 @@ def test_missing_files_and_fields_are_named(tmp_path):
         read_vectors(tmp_path / "v.npy")
     np.save(tmp_path / "w.npy", VECTORS)
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
-    with pytest.raises(InputError, match=r"w\.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"w\.npz cannot be read"):
         read_vectors(tmp_path / "w.npz")
 
 
@@ -181,3 +181,20 @@ def test_write_vectors_is_read_back(tmp_path):
         with pytest.raises(InputError, match=message):
             write_vectors(path, bad, VECTORS)
     assert read_vectors(path)[0] == IDS
+
+
+def test_a_header_that_is_cut_is_an_input_error(tmp_path):
+    np.save(tmp_path / "v.npy", VECTORS)
+    (tmp_path / "v.ids.txt").write_text("\n".join(IDS))
+    good = (tmp_path / "v.npy").read_bytes()
+    at = good.index(b"(")
+    (tmp_path / "v.npy").write_bytes(good[:at] + b"\0" * 9 + good[at + 9 :])
+    with pytest.raises(InputError, match=r"v\.npy: cannot be read"):
+        read_vectors(tmp_path / "v.npy")
+    for shape in (b"(10**30,)", b"(9999999999999,)", b"(-1,)"):
+        with (tmp_path / "v.npy").open("wb") as file:
+            head = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + shape + b"}"
+            head += b" " * (117 - len(head)) + b"\n"
+            file.write(b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head)
+        with pytest.raises(InputError, match=r"v\.npy: "):
+            read_vectors(tmp_path / "v.npy")

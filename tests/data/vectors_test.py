@@ -11,6 +11,7 @@ from sid_jax.data.catalog import Catalog
 from sid_jax.data.neighbourhood import NeighbourhoodConfig, coordinates
 from sid_jax.data.vectors import ItemVectors, VectorConfig
 from sid_jax.errors import InputError
+from sid_jax.files import read_json
 
 COLUMNS = ("maker", "organic", "price", "stock")
 CONFIG = VectorConfig(dim=12, num_hashes=2**10, columns=COLUMNS, max_values=3)
@@ -118,7 +119,7 @@ def test_a_recipe_of_the_first_schema_is_read(tmp_path):
     fitted = ItemVectors.fit(CONFIG, _catalog())
     fitted.save(tmp_path / "vectors")
     path = tmp_path / "vectors" / "recipe.json"
-    recipe = json.loads(path.read_text()) | {"schema_version": 1}
+    recipe = read_json(path) | {"schema_version": 1}
     del recipe["config"]["neighbours"]
     path.write_text(json.dumps(recipe))
     loaded = ItemVectors.load(tmp_path / "vectors")
@@ -293,8 +294,12 @@ def test_damaged_recipes_are_input_errors(tmp_path):
         with pytest.raises(InputError, match="fit it again"):
             ItemVectors.load(folder)
     fitted.save(folder)
-    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe = read_json(folder / "recipe.json")
     recipe["schema_version"] = 99
     (folder / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(InputError, match="schema version 99"):
+        ItemVectors.load(folder)
+    odd = recipe | {"schema_version": 3, "config": ""}
+    (folder / "recipe.json").write_text(json.dumps(odd))
+    with pytest.raises(InputError, match="no recipe for item vectors"):
         ItemVectors.load(folder)

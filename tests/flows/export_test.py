@@ -10,6 +10,7 @@ import pytest
 
 from sid_jax.data.pipeline import Requests
 from sid_jax.errors import InputError
+from sid_jax.files import read_json, write_json
 from sid_jax.flows.export import PLATFORMS, export_retriever
 from sid_jax.flows.retrieve import retrieve
 from sid_jax.flows.retriever import load_retriever
@@ -105,7 +106,7 @@ def test_it_searches_as_the_run_does(world, tmp_path, told):
     config["search"] |= told
     (folder / "config.json").write_text(json.dumps(config))
     vectors = np.random.default_rng(3).normal(size=(60, 5)).astype(np.float16)
-    np.save(folder / "item_vectors.npy", vectors)
+    np.save(folder / "item_vectors.npy", vectors)  # as runs before had it
     # What is drawn hangs on the batch.
     size = 8 if "temperature" in told else 2
     export_retriever(folder, tmp_path / "served", platforms=["cpu"], batch_size=size)
@@ -158,7 +159,7 @@ def test_bad_input_is_told(world, exported, tmp_path):
         shutil.copytree(exported, folder)
         if changes:
             path = folder / "manifest.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+            write_json(path, read_json(path) | changes)
         else:
             (folder / name).write_bytes(b"nothing")
         return folder
@@ -173,4 +174,25 @@ def test_bad_input_is_told(world, exported, tmp_path):
         load_artifact(damaged("", format=99))
     with pytest.raises(InputError, match="exported for tpu, and here is cpu"):
         load_artifact(damaged("", platforms=["tpu"]))
+    digests = read_json(exported / "manifest.json")["sha256"]
+    for change in (
+        {"sha256": digests | {"../../x": ""}},
+        {"sha256": {k: v for k, v in digests.items() if k != "search.bin"}},
+    ):
+        with pytest.raises(InputError, match=r"manifest\.json: tells of"):
+            load_artifact(damaged("", **change))
+    for change in ({"platforms": [None]}, {"retailers": "ab"}, {"bounds": "1"}):
+        with pytest.raises(InputError, match=r"manifest\.json: not readable"):
+            load_artifact(damaged("", **change))
+    path = damaged("", seed=0) / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(InputError, match=r"manifest\.json: not what was written"):
+        load_artifact(path.parent)
+    rng = np.random.default_rng(0)
+    for name in (*digests, "manifest.json"):
+        data = bytearray((exported / name).read_bytes())
+        data[rng.integers(len(data) - 3)] ^= 1 << rng.integers(8)
+        (damaged(name) / name).write_bytes(data)
+        with pytest.raises(InputError):
+            load_artifact(tmp_path / "damaged")
     assert PLATFORMS == ("cpu", "cuda", "tpu")

@@ -18,6 +18,7 @@ from sid_jax.flows.export import export_retriever
 from sid_jax.flows.retriever import choose_requests, load_retriever
 from sid_jax.flows.serving import load_artifact
 from sid_jax.sids.beam import Beams
+from sid_jax.sids.mapped import load_npz, save_npz
 from sid_jax.sids.table import read_table, write_table
 
 
@@ -222,7 +223,7 @@ def test_likeness_ranks_what_was_found(world, retriever, requests, tmp_path):
     few = next(near.retrieve(requests, top=2))[0].items
     every = next(near.retrieve(requests, top=60))[0].items
     np.testing.assert_array_equal(few, every[:, :2])
-    assert (run / "item_vectors.npy").exists()
+    assert (run / "item_vectors.npz").exists()
 
 
 def test_draws_are_of_what_is_carried_and_repeat_with_the_seed(retriever, requests):
@@ -304,11 +305,11 @@ def get_config():
     for (found, _), (products, _) in pairs:
         np.testing.assert_array_equal(found.items, products.items)
         np.testing.assert_allclose(found.scores, products.scores, rtol=1e-4)
-    kept = np.load(folder / "item_vectors.npy")
+    kept = load_npz(folder / "item_vectors.npz")["vectors"]
     wanted = Tokenizer.load(world.tokenizer).recipe.encode(corpus.catalog)
     np.testing.assert_allclose(kept, wanted, atol=2e-3)
-    np.save(folder / "item_vectors.npy", kept[:-1])
-    with pytest.raises(InputError, match=r"item_vectors\.npy.*vectors of 60 items"):
+    save_npz(folder / "item_vectors.npz", {"vectors": kept[:-1]})
+    with pytest.raises(InputError, match=r"item_vectors\.npz.*vectors of 60 items"):
         load_retriever(folder)
     other = world.copy("tokenizer", tmp_path / "other")
     sids = read_table(other / "sids.parquet")
@@ -318,8 +319,8 @@ def get_config():
     assert world.run("train", file, *told) == 2
     assert "is not the one of these SIDs" in capsys.readouterr().err
     assert not list((tmp_path / "refused").iterdir())
-    (folder / "item_vectors.npy").write_bytes(b"")
-    with pytest.raises(InputError, match=r"item_vectors\.npy: not readable"):
+    (folder / "item_vectors.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"item_vectors\.npz: not readable"):
         load_retriever(folder)
 
 

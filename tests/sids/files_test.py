@@ -1,5 +1,6 @@
 """Tries and arrays that stay in their files."""
 
+import dataclasses
 import zipfile
 
 import chex
@@ -11,7 +12,7 @@ from sid_jax.errors import InputError
 from sid_jax.sids.beam import beam_search
 from sid_jax.sids.index import build_index
 from sid_jax.sids.index_file import load_index, save_index
-from sid_jax.sids.mapped import map_npz, save_npz
+from sid_jax.sids.mapped import load_npz, map_npz, save_npz
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.trie_file import load_trie, save_trie
 from sid_jax.sids.update import make_room
@@ -104,6 +105,54 @@ def test_other_files_are_refused_by_name(tmp_path):
         file.writestr("a.npy", b"\x93NUMPY")
     with pytest.raises(InputError, match="cannot be mapped"):
         map_npz(path)
+
+
+def test_damage_is_found_before_anything_is_answered(tmp_path):
+    path = tmp_path / "a.npz"
+    save_npz(path, {"a": np.arange(40), "b": np.arange(3)})
+    good = path.read_bytes()
+    inside = good.index(np.arange(2, 4).tobytes())
+    assert good.count(b"(40,)") == 1
+    listed, end = good.index(b"PK\1\2"), good.index(b"PK\5\6")
+    second = good.index(b"PK\1\2", listed + 1)
+    cases = {
+        "its checksum differs": (inside, b"\5"),
+        # Half of it, or a name more: numpy alone takes the first for an array.
+        "a.npy is damaged": (good.index(b"(40,)"), b"(20,)"),
+        # The first of two is said to have a comment, which is the second.
+        "of 2 arrays 1 are found": (listed + 32, (end - second).to_bytes(2, "little")),
+        "cannot be": (listed + 8, b"\1"),  # encrypted
+    }
+    for message, (place, other) in cases.items():
+        path.write_bytes(good[:place] + other + good[place + len(other) :])
+        for read in (map_npz, load_npz):
+            with pytest.raises(InputError, match=rf"a\.npz.*{message}"):
+                read(path)
+    # Who has compared a digest already need not read it twice.
+    path.write_bytes(good[:inside] + b"\5" + good[inside + 1 :])
+    assert map_npz(path, check=False)["a"][2] == 5
+
+
+def test_an_index_whose_arrays_do_not_fit_is_refused(tmp_path):
+    path = tmp_path / "index.npz"
+    items = np.arange(4, dtype=np.int32)
+    good = build_index(items, items // 2, items, np.ones(4), 2)
+    save_index(path, good)
+    assert len(load_index(path).items) == 4
+    for change in (
+        {"starts": good.starts[:-1]},
+        {"starts": np.asarray([0, 5, 4])},
+        {"items": good.items + 1},
+        {"items": good.items - 1},
+        {"sales": good.sales[:, None]},
+        {"leaves": good.leaves.astype(float)},
+        {"leaves": good.leaves - 1},
+        {"columns": {"x": np.zeros(3)}},
+    ):
+        save_index(path, dataclasses.replace(good, **change))
+        for mapped in (False, True):
+            with pytest.raises(InputError, match=r"index\.npz: the arrays .* not fit"):
+                load_index(path, mapped=mapped)
 
 
 def test_a_trie_that_lacks_a_part_is_refused(tmp_path):

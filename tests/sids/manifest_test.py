@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sid_jax.errors import InputError
-from sid_jax.files import hash_file
+from sid_jax.files import hash_file, read_json
 from sid_jax.sids.manifest import PARTS, Part, read_parts, write_parts
 from sid_jax.sids.table import Manifest, SidTable, read_table, write_table
 
@@ -56,6 +56,19 @@ def test_parts_of_several_tables_are_no_table(tmp_path):
         read_table(tmp_path)
 
 
+def test_parts_of_other_codebooks_are_no_table(tmp_path):
+    parts = write(tmp_path)
+    other = Manifest(codebook_sizes=(4, 3, 2))
+    write_table(
+        tmp_path / parts[0].name,
+        SidTable.build([*"abcd"], np.zeros((4, 3), int), None, other),
+    )
+    digest = hash_file(tmp_path / parts[0].name)
+    write_parts(tmp_path, [Part(parts[0].name, 4, digest), *parts[1:]], {})
+    with pytest.raises(InputError, match="several codebook sizes"):
+        read_table(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -74,11 +87,16 @@ def test_parts_of_several_tables_are_no_table(tmp_path):
             lambda told: told | {"parts": [told["parts"][0] | {"sha256": "0"}]},
             "part-00000-of-00003.parquet is not what was written",
         ),
+        (
+            lambda told: told | {"parts": [told["parts"][0] | {"rows": 3}]},
+            "part-00000-of-00003.parquet has 4 rows, not 3",
+        ),
+        (lambda told: told | {"checksum": "0"}, "not what was written"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path, change, message):
     write(tmp_path)
-    told = json.loads((tmp_path / PARTS).read_text())
+    told = read_json(tmp_path / PARTS)
     (tmp_path / PARTS).write_text(json.dumps(change(told)))
     with pytest.raises(InputError, match=message) as error:
         read_table(tmp_path)
@@ -94,7 +112,7 @@ def test_a_cut_manifest_or_an_absent_part_is_refused(tmp_path):
     text = (tmp_path / PARTS).read_text()
     for end in range(0, len(text) - 1, 40):
         (tmp_path / PARTS).write_text(text[:end])
-        with pytest.raises(InputError, match="malformed"):
+        with pytest.raises(InputError, match="not readable as JSON"):
             read_table(tmp_path)
     (tmp_path / PARTS).unlink()
     with pytest.raises(InputError, match="not all parts are there"):

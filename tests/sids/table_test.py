@@ -57,7 +57,9 @@ def _write_raw(path, manifest, **columns):
 
 
 def _fields(**changes):
-    return asdict(MANIFEST) | {"digest": _small().digest()} | changes
+    """Of version 2, which had no seal."""
+    told = {"digest": _small().digest(), "schema_version": 2}
+    return asdict(MANIFEST) | told | changes
 
 
 @settings(deadline=None, max_examples=50)
@@ -193,7 +195,9 @@ def test_reads_version_1_which_had_no_cells(tmp_path):
         (b"{", {}, "malformed SID manifest"),
         (b"[]", {}, "malformed SID manifest"),
         ({"schema_version": 1}, {}, "malformed SID manifest .codebook_sizes"),
-        (_fields(schema_version=3), {}, "schema version 3, but versions 1 to 2"),
+        (_fields(schema_version=4), {}, "schema version 4, but versions 1 to 3"),
+        (_fields(schema_version=3), {}, "malformed SID manifest .seal: None"),
+        (_fields(seal="0"), {}, "the manifest or the distances differ"),
         (_fields(schema_version="1"), {}, "malformed SID manifest .schema_version"),
         (_fields(codebook_sizes=[4, -1]), {}, "malformed SID manifest .codebook_sizes"),
         (_fields(digest=None), {}, "malformed SID manifest .digest"),
@@ -249,8 +253,26 @@ def test_a_damaged_absent_or_foreign_file_is_an_input_error(tmp_path):
             read_table(tmp_path / name)
 
 
+def test_a_changed_manifest_is_found(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_table(path, _small())
+    good = pq.read_table(path)
+    told = json.loads(good.schema.metadata[b"sid_jax"])
+    assert read_table(path).manifest == MANIFEST
+    for name in ("tokenizer", "catalog", "created_by", "dedup", "schema_version"):
+        other = told | {name: {"dedup": True, "schema_version": 2}.get(name, "x")}
+        metadata = {b"sid_jax": json.dumps(other).encode()}
+        pq.write_table(good.replace_schema_metadata(metadata), path)
+        with pytest.raises(InputError, match=r"t\.parquet: the manifest or the dist"):
+            read_table(path)
+    # Without its manifest it is not taken for the table of another system.
+    pq.write_table(good.replace_schema_metadata({}), path)
+    with pytest.raises(InputError, match="no SID manifest"):
+        read_table(path)
+
+
 def test_a_changed_distance_is_found(tmp_path):
-    """It is in no digest, but its page has a checksum."""
+    """Its page has a checksum, and it is in the seal."""
     path = tmp_path / "t.parquet"
     write_table(path, _small())
     file = pq.ParquetFile(path)
