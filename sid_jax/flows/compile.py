@@ -181,12 +181,9 @@ def tokenizer_batch(config: TokenizerExperiment, width: int) -> dict[str, Any]:
     task, model = config.task, config.model
 
     def vectors(count: int) -> dict[str, Any]:
-        part = rows_alone(count) | {"vectors": shape((count, width), np.float32)}
-        cells = {"cells": shape((count,), np.int32)} if config.cells.columns else {}
-        return part | cells
-
-    def rows_alone(count: int) -> dict[str, Any]:
-        return {"items": shape((count,), np.int32)}
+        told = ("items", "cells") if config.cells.columns else ("items",)
+        part = {name: shape((count,), np.int32) for name in told}
+        return part | {"vectors": shape((count, width), np.float32)}
 
     batch: dict[str, Any] = vectors(rows)
     if config.start.run:
@@ -196,7 +193,7 @@ def tokenizer_batch(config: TokenizerExperiment, width: int) -> dict[str, Any]:
     if task.taxonomy.weight:
         own = config.sampler.kind == "uniform"
         count = rows if own else config.sampler.batch_size
-        told = rows_alone(count) if own else vectors(count)
+        told = {"items": shape((count,), np.int32)} if own else vectors(count)
         batch["taxonomy"] = told | {"paths": shape((count, _DEPTH), np.int32)}
     if task.cooccurrence.weight:
         count = 2 * config.pairs.batch_pairs
