@@ -10,7 +10,7 @@ LOW = {"typing", "errors", "files", "plain"}
 FLOORS = {
     "typing": set(),
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "plain": {"errors"},
     "losses": LOW,
     "sids": LOW,
