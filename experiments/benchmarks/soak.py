@@ -372,6 +372,8 @@ def soak(root: Path, seconds: float, seed: int = 0) -> tuple[list[str], list[str
     faults += [f"{count} x {name}" for name, count in server.faults.items()]
     last, more = check_metrics(root)
     faults += more
+    if seconds >= SHORT and len(trainer.samples) < seconds / 3:
+        faults.append("the last trainer was hardly seen: too busy a machine")
     load_retriever(root / "retriever")  # its last checkpoint is whole
     lines = [
         f"{seconds / 60:.1f} min: {server.tally['requests']:,} requests by {THREADS} "
