@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sid_jax import __version__
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.verbs.judging import (
     run_audit,
     run_compare,
@@ -51,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
-      0; 2 for bad input; 3 where `sid compare` finds that a limit is missed, or `sid
-      compile` that a program does not fit; 130 when interrupted; 1 otherwise.
+      0; 2 for bad input, or a place where nothing can be written; 3 where `sid compare`
+      finds that a limit is missed, or `sid compile` that a program does not fit; 130
+      when interrupted; 1 otherwise.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         return VERBS[name](rest) or 0
     except SystemExit as stop:  # tyro's: help was asked for, or the words are wrong
         return stop.code if isinstance(stop.code, int) else 2
-    except InputError as error:
+    except (InputError, UnwrittenError) as error:
         print(f"sid {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -126,12 +127,17 @@ def _overview() -> str:
 
 
 def _stop(name: str, error: Exception) -> int:
-    """An interrupted run ends as its signal asks; anything else is a fault of ours."""
-    from sid_jax.flows.train import Interrupted
+    """An interrupted run ends as its signal asks, and one that lost another process at
+    once; anything else is a fault of ours.
+    """
+    from sid_jax.flows.train import Interrupted, Lost
 
     if isinstance(error, Interrupted):
         print(f"\nsid {name}: {error}", file=sys.stderr)
         return 130 if error.signal.name == "SIGINT" else 0
+    if isinstance(error, Lost):
+        print(f"sid {name}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # at its end, JAX would wait for the one that is lost
     if os.environ.get("SID_TRACEBACK"):
         raise error
     print(

@@ -1,18 +1,22 @@
 """Files that are whole or absent: write under a temporary name, then rename."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 
 CHECKSUM = "checksum"
 """The field of a JSON file that holds the SHA-256 of the others."""
+
+_PARTIAL, _BEFORE = ".partial", "before"
 
 
 @contextmanager
@@ -20,20 +24,56 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it over `path` on success.
 
     Works for a file and for a folder. If the block raises, `path` is untouched and
-    what was written is removed.
+    what was written is removed. So is what processes of this machine left of it that
+    were killed while they wrote.
+
+    Raises:
+      UnwrittenError: the disk is full, or nothing may be written there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose a format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    _remove(temporary)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        temporary = path.with_name(_hide(path, os.getpid()))
+        aside = path.with_name(_hide(path, os.getpid(), _BEFORE))
+        try:
+            yield temporary
+            if path.is_dir():  # nothing can be renamed over one
+                path.rename(aside)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                if aside.exists():
+                    aside.rename(path)
+                raise
+        finally:
+            _remove(temporary)
+            _remove(aside)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Has an OSError in the block say that `path` could not be written.
+
+    One that names another file, such as one that is read, stays as it is.
+
+    Raises:
+      UnwrittenError: instead.
+    """
     try:
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        _remove(temporary)
+        yield
+    except UnwrittenError:
+        raise
+    except OSError as error:
+        # Of two names, as a copy gives, the second one is written.
+        named = Path(os.fsdecode(error.filename2 or error.filename or path))
+        hidden = any(_PARTIAL in part for part in named.parts)
+        if not hidden and named not in (path, *path.parents):
+            raise
+        raise UnwrittenError(
+            f"{path}: cannot be written ({error.strerror or error}); make room there "
+            "or choose a place that may be written to, and run again"
+        ) from error
 
 
 def hash_file(path: str | Path) -> str:
@@ -67,6 +107,43 @@ def read_json(path: str | Path) -> Any:
                 f"changed on purpose, take the {CHECKSUM} out"
             )
     return plain
+
+
+def _hide(path: Path, process: int | str, kind: str = "") -> str:
+    """A hidden name that no other process uses, also where machines share a folder."""
+    # The suffix stays last: writers choose a format by it.
+    place = f"{platform.node()}.{process}" + (f".{kind}" if kind else "")
+    return f".{path.stem}.{place}{_PARTIAL}{path.suffix}"
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes of this machine left that live no longer, and this one.
+
+    A folder that one had put aside, and put no other in its place, stands there again.
+    """
+    start, end = _hide(path, "\0").split("\0")
+    for left in path.parent.glob(glob.escape(start) + "*"):
+        process, _, kind = left.name.removeprefix(start).partition(".")
+        if not (left.name.endswith(end) and process.isdecimal()):
+            continue
+        if not _is_over(int(process)):
+            continue
+        if kind.startswith(_BEFORE) and not path.exists():
+            left.rename(path)
+        else:
+            _remove(left)
+
+
+def _is_over(process: int) -> bool:
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # it lives, and is another user's
+    return False
 
 
 def _digest(fields: Mapping[str, Any]) -> str:

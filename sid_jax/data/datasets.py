@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -168,13 +169,22 @@ def staging(name: str, root: Path) -> Iterator[Path]:
 
 
 def prepare(builder: CatalogBuilder, **options: Any) -> None:
-    """Has TFDS write a configuration; `options` are those of `DownloadConfig`."""
+    """Has TFDS write a configuration; `options` are those of `DownloadConfig`.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     # TFDS prints sizes it does not know, and bars without a total.
     tfds.display_progress_bar(False)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             config = tfds.download.DownloadConfig(**options)
             builder.download_and_prepare(download_config=config)
+    except RuntimeError as error:  # array_record's, of a disk that is full
+        failed = re.search(r"\b[a-z]+\(\) failed: ([^;\n]+)", str(error))
+        if not failed:
+            raise
+        raise OSError(failed[1]) from error
     finally:
         tfds.display_progress_bar(True)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from sid_jax.data.bulk import Column, find_files, survey
 from sid_jax.data.vector_rows import stream_ids
 from sid_jax.errors import InputError
-from sid_jax.files import hash_file, read_json, replacing
+from sid_jax.files import hash_file, read_json, replacing, writing
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.plain import from_plain, to_plain
@@ -195,7 +195,8 @@ def open_folder(
             "reading all item ids once, to count them and to see that none stands twice"
         )
         ids = stream_ids(vectors[0]) if vectors else None
-        found = survey(files, model.columns, path, ids)
+        with writing(path):
+            found = survey(files, model.columns, path, ids)
         job = Job(
             tokenizer=model.digest(),
             codebook_sizes=model.task.model.codebook_sizes,

@@ -6,7 +6,8 @@ it takes (parameters and trie), the SID table, the catalog, the index, and a man
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,8 @@ _FILES = {PROGRAM, ARRAYS, CATALOG, SIDS, INDEX, VECTORS}
 @dataclass(frozen=True)
 class Artifact(Answerer):
     """Requests -> products by an exported program, whose batches are of one size.
+
+    Any number of threads may ask at a time.
 
     Attributes:
       told: what a prompt tells.
@@ -161,26 +164,33 @@ class Artifact(Answerer):
         full = requests.take(rows)
         if item_mask is not None and item_mask.ndim == 2:
             item_mask = item_mask[rows]
-        allowed = self._allow(full, item_mask)
         told = {
             name: each
             for name, each in vars(self._prompts(full)).items()
             if each is not None
         }
         data = jax.random.key_data(key)
-        found = self.program(self.arrays, told, list(allowed.words), allowed.rows, data)
-        return Beams(**{name: each[:count] for name, each in found.items()})
+        with self._allow(full, item_mask) as allowed:
+            words, rows = list(allowed.words), allowed.rows
+            found = self.program(self.arrays, told, words, rows, data)
+        # Cut on the host: on a device each count would be a program of its own.
+        cut: dict[str, Any] = {k: np.asarray(v)[:count] for k, v in found.items()}
+        return Beams(**cut)
 
+    @contextmanager
     def _allow(
         self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None
-    ) -> Allowances:
+    ) -> Iterator[Allowances]:
+        """What each request is held to, for a block that begins the search."""
         if item_mask is None:
             stores = requests.retailers.tolist()
-            return self._stores.take(stores, self.index.leaves_at)
+            with self._stores.lend(stores, self.index.leaves_at) as allowed:
+                yield allowed
+            return
         leaves = self.trie.num_leaves
         mask = self.index.allowed(requests.retailers, item_mask, leaves)
         own = np.arange(len(mask), dtype=np.int32)
-        return replace(self._lift(self.trie, mask), rows=own)
+        yield replace(self._lift(self.trie, mask), rows=own)
 
     @cached_property
     def _stores(self) -> AllowanceCache:

@@ -1,6 +1,7 @@
 """A spelling retriever answers requests: a beam search over SIDs, then the index."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -129,20 +130,25 @@ class Speller(Answerer):
         mesh = make_mesh(self.config.mesh)
         with use_mesh(mesh, self.config.mesh.rules):
             prompts = spread(self._prompts(requests), mesh)
-            allowed = self._allow(requests, item_mask, mesh)
-            return fetch(self._jitted(params, self.trie, prompts, allowed, key))
+            with self._allow(requests, item_mask, mesh) as allowed:
+                found = self._jitted(params, self.trie, prompts, allowed, key)
+            return fetch(found)
 
+    @contextmanager
     def _allow(
         self, requests: Requests, item_mask: Bool[NDArray, "*b N"] | None, mesh: Mesh
-    ) -> Allowances | Array | None:
-        """What each request is held to: a set that is kept on the device, or a mask."""
+    ) -> Iterator[Allowances | Array]:
+        """What each request is held to, for a block that begins the search: a set that
+        is kept on the device, or a mask.
+        """
         if item_mask is None:
             stores = requests.retailers.tolist()
-            allowed = self._stores.take(stores, self.index.leaves_at)
-            return replace(allowed, rows=spread(allowed.rows, mesh))
+            with self._stores.lend(stores, self.index.leaves_at) as allowed:
+                yield replace(allowed, rows=spread(allowed.rows, mesh))
+            return
         num_leaves = len(self.table.sids)
         mask = self.index.allowed(requests.retailers, item_mask, num_leaves)
-        return spread(mask, mesh)
+        yield spread(mask, mesh)
 
     @cached_property
     def trie(self) -> Trie:

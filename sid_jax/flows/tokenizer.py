@@ -119,10 +119,11 @@ def train_tokenizer(config: TokenizerExperiment, folder: Path, log: Log) -> SidT
             (rows, held),
             encoded.errors,
         )
+        write_table(folder / runs.SIDS, tokenizer.table(catalog, encoded))
+        # The line comes last: who is killed before it does all again, and writes one.
         metrics = MetricsLog(folder / runs.METRICS, None)
         metrics.write(step, {f"{CODES}{name}": each for name, each in values.items()})
         metrics.close()
-        write_table(folder / runs.SIDS, tokenizer.table(catalog, encoded))
 
     hosts.first(finish)
     return runs.read_sids(folder / runs.SIDS)
@@ -181,7 +182,9 @@ def read_figures(folder: Path) -> dict[str, float]:
 
 def _is_encoded(folder: Path, tokenizer: Tokenizer, catalog: Catalog) -> bool:
     """Whether a run has the SIDs of its tokenizer and catalog, and has judged them."""
-    if not (folder / runs.SIDS).exists() or not _find_figures(folder):
+    judged = [row["step"] for row in runs.read_rows(folder) if _is_figures(row)]
+    now = checkpoint_step(folder)
+    if not (folder / runs.SIDS).exists() or not judged or judged[-1] != now:
         return False
     manifest = runs.read_sids(folder / runs.SIDS).manifest
     made_of = (manifest.tokenizer, manifest.catalog)
@@ -344,6 +347,10 @@ def _old_codes(
     rows = np.asarray([row_of.get(each, -1) for each in catalog.item_ids])
     codes = table.codes()[rows, :num_levels]
     return np.where(rows[:, None] < 0, -1, codes).astype(np.int32)
+
+
+def _is_figures(row: dict[str, Any]) -> bool:
+    return any(name.startswith(CODES) for name in row)
 
 
 def _find_figures(folder: Path) -> dict[str, float]:

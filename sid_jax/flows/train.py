@@ -12,10 +12,10 @@ from sid_jax.flows.retriever import train_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.tokenizer import train_tokenizer
 from sid_jax.train import hosts
-from sid_jax.train.hosts import join
+from sid_jax.train.hosts import Lost, join
 from sid_jax.train.loop import Interrupted
 
-__all__ = ["Interrupted", "join", "train"]
+__all__ = ["Interrupted", "Lost", "join", "train"]
 
 
 def train(config: Experiment, folder: Path, log: Log) -> None:
@@ -23,7 +23,16 @@ def train(config: Experiment, folder: Path, log: Log) -> None:
 
     What a finished run has already is not done again. In many processes, all call it
     with a folder that all see.
+
+    Raises:
+      Interrupted: by a signal; what was done is saved.
+      Lost: another of the processes has ended.
     """
+    with hosts.together():
+        _train(config, folder, log)
+
+
+def _train(config: Experiment, folder: Path, log: Log) -> None:
     if not hosts.is_first():
         log = _be_silent
     if hosts.are_many():

@@ -6,8 +6,10 @@ by their leaves (`&`, `|` on words), and what stands above is made anew (`lift`)
 AND of two inner nodes' bits says nothing of their leaves.
 """
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -149,7 +151,19 @@ class AllowanceCache:
         self._row_of: OrderedDict[Hashable, int] = OrderedDict()
         none = jnp.zeros((capacity, -(-trie.num_leaves // 32)), jnp.uint32)
         self._words = jax.device_put(lift(trie, none), sharding)
-        self._write = _writer(sharding)
+        self._write, self._lock = _writer(sharding), threading.Lock()
+
+    @contextmanager
+    def lend(
+        self,
+        names: Sequence[Name],
+        leaves_of: Callable[[Name], Int[NDArray, " n"]],
+    ) -> Iterator[Allowances]:
+        """As `take`, for a block that begins a search: other threads wait for its end,
+        so that none brings a set in meanwhile.
+        """
+        with self._lock:
+            yield self.take(names, leaves_of)
 
     @typed
     def take(
@@ -159,7 +173,8 @@ class AllowanceCache:
     ) -> Allowances:
         """The set of each request; `rows` are NumPy's, to be placed with the batch.
 
-        What an earlier call returned is void if this one brings a set in.
+        What an earlier call returned is void if this one brings a set in: threads that
+        share a cache use `lend`.
 
         Args:
           names: of the sets, one a request.

@@ -12,6 +12,7 @@ leaf's id is its row.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -180,21 +181,19 @@ def existing_codes(trie: Trie, level: int, nodes: Nodes) -> Bool[Array, "*b K"]:
 @typed
 def first_leaves(trie: Trie) -> list[Int[Array, "_"]]:
     """For each level before the tail, the first leaf below each place, and the end."""
-    first = []
-    for bounds in trie.bounds[:0:-1]:
-        first.append(bounds if not first else first[-1][bounds])
-    return first[::-1]
+    return _compose(trie.bounds)
 
 
 @typed
 def sorted_columns(trie: Trie) -> list[UInt[NDArray, " U"] | Int[NDArray, " U"]]:
     """The codes of the sorted SIDs, a level, without the room for more."""
-    count = int(trie.bounds[-1][-1])
+    # On the host: on a device each number of SIDs would be a program of its own.
+    bounds, tokens = jax.device_get((trie.bounds, trie.tokens))
     columns = []
-    for codes, first in zip(trie.tokens, first_leaves(trie), strict=False):
-        lengths = np.diff(np.asarray(first))
-        columns.append(np.repeat(np.asarray(codes)[: len(lengths)], lengths))
-    return columns + [np.asarray(codes)[:count] for codes in trie.tokens[trie.tail :]]
+    for codes, first in zip(tokens, _compose(bounds), strict=False):
+        lengths = np.diff(first)
+        columns.append(np.repeat(codes[: len(lengths)], lengths))
+    return columns + [codes[: bounds[-1][-1]] for codes in tokens[trie.tail :]]
 
 
 @typed
@@ -293,10 +292,10 @@ def trie_of_columns(
         bounds[dense] = np.append(0, np.cumsum(counts))
     return Trie(
         tokens=tuple(
-            jnp.asarray(np.pad(codes, (0, slots)))
+            jax.device_put(np.pad(codes, (0, slots)))
             for codes, slots in zip(tokens, most, strict=True)
         ),
-        bounds=tuple(jnp.asarray(each.astype(np.int32)) for each in bounds),
+        bounds=tuple(jax.device_put(each.astype(np.int32)) for each in bounds),
         codebook_sizes=codebook_sizes,
         max_slots=tuple(most),
         dense=dense,
@@ -325,6 +324,14 @@ def sort_sids(
         column = columns[level][order]
         parting[1:][column[1:] != column[:-1]] = level
     return order, parting
+
+
+def _compose(bounds: Sequence[Any]) -> list[Any]:
+    """From each level's first places of the next one to the first leaves of each."""
+    first = []
+    for each in bounds[:0:-1]:
+        first.append(each if not first else first[-1][each])
+    return first[::-1]
 
 
 def _check_codes(sids: NDArray, codebook_sizes: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ search takes it; the one before answers until then, and beside it if asked.
 import dataclasses
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from sid_jax.errors import InputError
@@ -133,13 +133,14 @@ def fit_trie(trie: Trie, sizes: list[int], max_slots: tuple[int, ...]) -> Trie:
                     "--room`) compiles searches anew"
                 )
     lengths = [*sizes[:-1], *[sizes[-1]] * (trie.num_levels - trie.tail)]
+    # On the host: on a device each length would be a program of its own.
     tokens = [
-        jnp.pad(codes, (0, length + slots - len(codes)))
+        jax.device_put(np.pad(codes, (0, length + slots - len(codes))))
         for codes, length, slots in zip(trie.tokens, lengths, max_slots, strict=True)
     ]
     rows = [2, *(size + 1 for size in sizes[:-1])]
     bounds = [
-        jnp.pad(each, (0, length - len(each)), mode="edge")
+        jax.device_put(np.pad(each, (0, length - len(each)), mode="edge"))
         for each, length in zip(trie.bounds, rows, strict=True)
     ]
     return dataclasses.replace(

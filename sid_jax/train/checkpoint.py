@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.train.checksum import checksum
 from sid_jax.typing import PyTree
 
@@ -31,10 +31,6 @@ _ASIDE = "delete this folder to go on from the checkpoint before it"
 
 class DamagedError(InputError):
     """A checkpoint whose files are not what was written."""
-
-
-class UnwrittenError(OSError):
-    """A checkpoint that could not be written."""
 
 
 class Checkpointer:
@@ -57,6 +53,7 @@ class Checkpointer:
             while another process trains into it.
         """
         logging.getLogger("absl").addFilter(_drop_chatter)
+        _Quiet.begin()
         self._folder = Path(folder).absolute()
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         state, config = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
@@ -321,5 +318,26 @@ def _compare(
 
 
 def _drop_chatter(record: logging.LogRecord) -> bool:
-    """Keeps Orbax's notes off a user's console; its errors, and all others', pass."""
-    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+    """Keeps Orbax's notes off a user's console, and the tracebacks of what it raises as
+    well; its other errors, and all others' records, pass.
+    """
+    untold = record.levelno >= logging.ERROR and not record.exc_info
+    return untold or "orbax" not in record.pathname
+
+
+class _Quiet:
+    """Where a save fails, writes that were under way find its event loop closed, one by
+    one and whenever they end: what failed was told once.
+    """
+
+    def __init__(self, hook: Callable[[Any], Any]):
+        self._hook = hook
+
+    def __call__(self, it: Any) -> None:
+        if str(it.exc_value) != "Event loop is closed":
+            self._hook(it)
+
+    @classmethod
+    def begin(cls) -> None:
+        if not isinstance(sys.unraisablehook, cls):
+            sys.unraisablehook = cls(sys.unraisablehook)

@@ -19,6 +19,8 @@ from sid_jax.errors import InputError
 from sid_jax.typing import PyTree
 
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "arrier")
+"""Words in what JAX says of a process that is no longer there."""
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_NTASKS")
 
 
@@ -104,6 +106,30 @@ def fetch(tree: PyTree) -> PyTree:
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     return jax.tree.map(_fetch, tree)
+
+
+class Lost(Exception):  # noqa: N818 - says what happened
+    """Another process ended, or the way to it did; this one cannot go on alone."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Has errors in the block that follow from a lost process say so.
+
+    Raises:
+      Lost: instead.
+    """
+    try:
+        yield
+    except Exception as error:  # of JAX, its collectives, or Orbax
+        words = str(error)
+        if jax.process_count() == 1 or not any(each in words for each in _LOST):
+            raise
+        why = " ".join(words.split())[:200]
+        raise Lost(
+            f"another process, or the way to it, was lost ({why}); start all of them "
+            "again to go on from the last checkpoint"
+        ) from error
 
 
 class Stop:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sid_jax.errors import InputError
-from sid_jax.files import replacing
+from sid_jax.files import replacing, writing
 from sid_jax.train.device import memory_in_use, utilisation
 from sid_jax.typing import Metrics
 
@@ -25,25 +25,32 @@ class MetricsLog:
 
     Opened at a step, it drops the lines after that step (a resumed run writes them
     again; None drops none) and a last line that was cut off. Without a path it writes
-    nowhere. Values that are not finite
-    become null.
+    nowhere. Values that are not finite become null.
     """
 
     def __init__(self, path: str | Path | None, step: int | None):
-        path = Path(os.devnull if path is None else path)
-        if path != Path(os.devnull):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _trim(path, step)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path = Path(os.devnull if path is None else path)
+        with writing(path):
+            if path != Path(os.devnull):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _trim(path, step)
+            self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one line, and sees it to the file."""
+        """Writes one line, and sees it to the file.
+
+        Raises:
+          UnwrittenError: the disk is full; who opens the file next cuts off what is
+            there of the line.
+        """
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
         for name, value in values.items():
             number = float(value)
             line[name] = number if math.isfinite(number) else None
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        text = memoryview((json.dumps(line) + "\n").encode())
+        with writing(self._path):
+            while text:  # a disk that is nearly full takes a part first
+                text = text[self._file.write(text) :]
 
     def close(self) -> None:
         self._file.close()

@@ -1,6 +1,7 @@
 """`sid train` in several processes, which find each other over gloo."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -86,6 +87,7 @@ def test_two_processes_train_what_one_does(world, tmp_path):
     assert not list(tmp_path.rglob("*.partial*"))
 
 
+LOST = ("another process, or the way to it, was lost", "another task died")
 LONG = ("--train.steps", 300, "--train.log-every", 1, "--train.checkpoint-every", 40)
 GENTLE = ("--optimizer.name", "sgd", "--optimizer.learning-rate", 0.01)
 
@@ -138,6 +140,41 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on(world, tmp_path):
     Launch(world, "tokenizer", tmp_path / "run", 2, 1, *words).finish()
     Launch(world, "tokenizer", tmp_path / "again", 2, 1, *words).finish()
     assert digest(tmp_path / "run") == digest(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_either_of_two_is_killed_and_both_go_on(world, tmp_path):
+    """Twenty times, at random moments: the other one ends in words, and soon."""
+    words, rng, kills, lines = (*LONG, "--mesh.data", 2), random.Random(0), 0, []
+    while kills < 20:
+        folder = tmp_path / f"{len(lines)}"
+        lines.append(0)
+        while kills < 20:
+            launch = Launch(world, "tokenizer", folder, 2, 1, *words)
+            victim = rng.randrange(2)
+            for _ in range(rng.randint(1, 120)):  # lines until then
+                if not launch.processes[0].stdout.readline():
+                    break
+            over = [each.poll() is not None for each in launch.processes]
+            launch.processes[victim].kill()
+            # The first one is the coordinator: its loss is seen at once.
+            told = launch.processes[1 - victim].communicate(timeout=200)
+            launch.processes[victim].communicate(timeout=60)
+            if any(over):
+                break
+            kills, lines[-1] = kills + 1, lines[-1] + 1
+            assert launch.processes[1 - victim].returncode != 0 or "report: " in told[0]
+            assert launch.processes[1 - victim].returncode != 2, told
+            assert "fault of sid_jax" not in told[1], told
+            assert any(each in told[1] for each in LOST), told
+        Launch(world, "tokenizer", folder, 2, 1, *words).finish()
+        assert not list(folder.rglob("*.partial*"))
+    alone = tmp_path / "alone"
+    Launch(world, "tokenizer", alone, 2, 1, *words).finish()
+    for number in range(len(lines)):
+        assert digest(tmp_path / f"{number}") == digest(alone)
+        assert losses(tmp_path / f"{number}") == losses(alone)
+    print(f"{kills} kills, by run: {lines}")
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,3 +113,21 @@ def test_a_cache_compiles_once_and_refuses_too_much():
         cache.take([9], lambda n: np.asarray([0, len(SIDS)]))
     with pytest.raises(InputError, match="capacity=0"):
         AllowanceCache(TRIES[1], 0, HERE)
+
+
+def test_threads_that_share_a_cache_get_what_they_asked_for():
+    masks = np.random.default_rng(1).random((7, len(SIDS))) < 0.3
+    cache = AllowanceCache(TRIES[1], 2, HERE)
+
+    @jax.jit
+    def read(words, rows):
+        return words[-1][rows]
+
+    def ask(seed):
+        names = np.random.default_rng(seed).integers(0, 7, 2).tolist()
+        with cache.lend(names, lambda name: np.flatnonzero(masks[name])) as lent:
+            found = read(lent.words, lent.rows)
+        return np.array_equal(unpack(found, len(SIDS)), masks[names])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(200)))

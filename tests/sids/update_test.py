@@ -119,3 +119,22 @@ def test_codes_may_come_in_any_whole_type():
     for kind in (np.int8, np.uint8, np.int64):
         left = update_trie(trie, sids[:1].astype(kind), sids[:2].astype(kind))
         assert int(left.bounds[-1][-1]) == 2
+
+
+def test_versions_of_any_size_compile_nothing():
+    rng, compiled = np.random.default_rng(0), []
+    trie = make_room(build_trie(draw_sids(rng, 40), SIZES), ROOM)
+    refit_trie(trie, draw_sids(rng, 20))
+
+    def hear(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        for count in (5, 13, 31, 57):
+            refit_trie(trie, draw_sids(rng, count))
+            update_trie(trie, draw_sids(rng, count), draw_sids(rng, 0))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert not compiled

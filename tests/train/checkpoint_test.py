@@ -1,5 +1,6 @@
 import json
 import logging
+import resource
 import shutil
 
 import chex
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.train.checkpoint import Checkpointer, DamagedError
 from sid_jax.train.sharding import MeshConfig, make_mesh
 from sid_jax.train.step import TrainState
@@ -177,6 +178,21 @@ def test_the_console_stays_clean(tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert len(err.splitlines()) <= 1 and "orbax" not in err.lower()
+
+
+def test_a_full_disk_is_told_once(tmp_path, capfd):
+    checkpoints = Checkpointer(tmp_path)
+    state = {f"part{each}": jnp.ones((64, 64)) for each in range(20)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(UnwrittenError, match="there is none that is whole"):
+            checkpoints.save(1, state, CONFIG)
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    checkpoints.close()
+    assert capfd.readouterr().err == ""
 
 
 def _files(folder):

@@ -99,3 +99,14 @@ def test_alone_everything_is_its_own():
     hosts.wait("nobody")
     x = jax.numpy.arange(3)
     assert hosts.fetch({"x": x})["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_follows_from_a_lost_process_says_so(monkeypatch, many):
+    monkeypatch.setattr(jax, "process_count", lambda: 1 + many)
+    gone = RuntimeError("Gloo all-reduce failed: Connection reset by peer")
+    with pytest.raises(hosts.Lost if many else RuntimeError) as told, hosts.together():
+        raise gone
+    assert not many or "start all of them again to go on" in str(told.value)
+    with pytest.raises(ValueError), hosts.together():
+        raise ValueError("another one")
