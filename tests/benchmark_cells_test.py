@@ -1,6 +1,7 @@
 """The cells' benchmark: blocks answer exactly, and cost what it says."""
 
 import numpy as np
+import pytest
 
 from sid_jax.config import (
     DataConfig,
@@ -14,6 +15,7 @@ from sid_jax.data.catalog import Catalog
 from sid_jax.data.datasets import save
 
 
+@pytest.mark.slow
 def test_blocks_are_never_wrong_and_codes_without_cells_are(tmp_path, load_benchmark):
     benchmark = load_benchmark("cells")
     count = 240

@@ -15,6 +15,9 @@ from sid_jax.data.importer import import_dataset
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+LONG = ("02_train_a_codebook", "05_train_a_retriever")
+"""Those that need no run of another one, and most of the time."""
+
 SIZES = ("10 OZ", "20 OZ", "1 LB")
 BRANDS = ("National", "Private")
 WRITTEN = {
@@ -95,7 +98,14 @@ def test_finds_the_notebooks():
     assert {path.stem for path in NOTEBOOKS} == WRITTEN.keys()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG))
+        for path in NOTEBOOKS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_runs_in_its_smoke_form(path, data, kernel, workspace, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     parameters = [cell for cell in notebook.cells if "SMOKE = False" in cell.source]

@@ -32,23 +32,11 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from shop import make_configs, make_shop
 
-from sid_jax.config import (
-    DataConfig,
-    OptimizerConfig,
-    RetrieverExperiment,
-    RQVAEConfig,
-    SearchConfig,
-    TokenizerExperiment,
-    TokenizerTaskConfig,
-    VectorConfig,
-    smoke,
-)
-from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import save
 from sid_jax.data.pipeline import Requests
 from sid_jax.flows.evaluate import evaluate_retriever
@@ -62,62 +50,13 @@ from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import read_metrics
 from sid_jax.typing import NDArray
 
-ITEMS, STORES, HOUSEHOLDS = 400, 12, 80
 FIRST, EVERY = 20, 5  # steps before the export, and between lines and checkpoints
 STOPS = (0.1, 0.2, 0.3)  # of the time, when the trainer is told to stop
 GRACE = 120  # seconds that it may take, on a machine that is busy
-THREADS, TOP = 3, 10
+THREADS = 3
 SHORT = 300  # samples, below which no rise is judged
 SAMPLED = ("MB", "threads", "files")
 COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-def make_shop(seed: int = 0) -> tuple[Catalog, Interactions]:
-    """Items of five kinds, and households that buy six times among twenty of them."""
-    rng = np.random.default_rng(seed)
-    rows = np.arange(ITEMS)
-    catalog = Catalog.from_columns(
-        [f"i{row:03d}" for row in rows],
-        title=[f"kind {row % 5} size {row % 17} number {row // 40}" for row in rows],
-        brand=[f"brand {row % 7}" for row in rows],
-        categories=[["shop", f"kind {row % 5}"] for row in rows],
-    )
-    count = 6 * HOUSEHOLDS
-    liked = np.argsort(rng.random((HOUSEHOLDS, ITEMS)), axis=1)[:, :20]
-    user = np.repeat(np.arange(HOUSEHOLDS, dtype=np.int32), 6)
-    chosen = np.argsort(rng.random((count, 20)), axis=1)[:, :4]
-    data = Interactions(
-        users=tuple(f"u{row:02d}" for row in range(HOUSEHOLDS)),
-        retailers=tuple(f"store {row:02d}" for row in range(STORES)),
-        user=user,
-        retailer=rng.integers(0, STORES, count, np.int32),
-        time=np.tile(np.arange(6), HOUSEHOLDS),
-        offsets=4 * np.arange(count + 1),
-        items=liked[user[:, None], chosen].ravel().astype(np.int32),
-    )
-    return catalog, data
-
-
-def make_configs(root: Path) -> tuple[TokenizerExperiment, RetrieverExperiment]:
-    """The two experiments, on the shop that lies under `root`."""
-    data = DataConfig(name="shop", data_dir=str(root / "data"))
-    tokenizer = TokenizerExperiment(
-        data=data,
-        model=RQVAEConfig(codebook_sizes=(16, 8, 8)),
-        task=TokenizerTaskConfig(),
-        vectors=VectorConfig(text=("title", "brand")),
-    )
-    retriever = RetrieverExperiment(
-        data=data,
-        tokenizer=str(root / "tokenizer"),
-        search=SearchConfig(num_beams=16, top=TOP, batch_size=4),
-        # A rate that is the same whatever the number of steps.
-        optimizer=OptimizerConfig(schedule="constant", learning_rate=1e-3),
-    )
-    small: Any = smoke(tokenizer), smoke(retriever)
-    return small[0], replace(
-        small[1], search=retriever.search, optimizer=retriever.optimizer
-    )
 
 
 def train_on(root: Path, steps: int = 10**9) -> None:

@@ -60,7 +60,7 @@ def _walk(trie, prefix):
     return nodes, bool(found[0])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(sid_rows(max_levels=3), st.data())
 def test_nodes_tell_their_children(drawn, data):
     """Slots, the codes that exist, and where each leads, against sets of prefixes."""
