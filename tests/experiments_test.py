@@ -30,7 +30,25 @@ TOKENIZERS, RETRIEVERS = (
     [file for file in FILES if isinstance(read_experiment(file), kind)]
     for kind in (TokenizerExperiment, RetrieverExperiment)
 )
+# One of a kind in the fast tests; CI runs the others beside them.
+LONG = {
+    "ablation_retriever",
+    "ablation_tokenizer",
+    "retriever_billion",
+    "retriever_sasrec_grocery",
+    "retriever_tiger_beauty",
+    "sampler_tokenizer",
+}
 SIZES = ("10 OZ", "20 OZ", "1 LB")
+
+
+def each(files):
+    """A test for each file; those that take long are slow ones."""
+    marked = [
+        pytest.param(file, marks=[pytest.mark.slow] * (file.stem in LONG))
+        for file in files
+    ]
+    return pytest.mark.parametrize("file", marked, ids=lambda file: file.stem)
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +146,14 @@ def run(folder, cheap_compiling):
     return run_once
 
 
-@pytest.mark.parametrize("file", TOKENIZERS, ids=lambda file: file.stem)
+@each(TOKENIZERS)
 def test_tokenizer_ends_in_a_table_and_a_report(file, run):
     workdir, lines = run(file)
     assert {"sids.parquet", "report.html", "metrics.jsonl"} <= _names(workdir)
     assert "60 items" in "\n".join(lines)
 
 
-@pytest.mark.parametrize("file", RETRIEVERS, ids=lambda file: file.stem)
+@each(RETRIEVERS)
 def test_retriever_ends_in_judged_answers_and_a_report(file, run):
     tokenizer, _ = run(TOKENIZERS[0])
     workdir, lines = run(file, tokenizer=str(tokenizer))
@@ -145,7 +163,7 @@ def test_retriever_ends_in_judged_answers_and_a_report(file, run):
     assert "held-out baskets" in "\n".join(lines)
 
 
-@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+@each(SWEEPS)
 def test_variants_of_a_sweep_train_into_one_table(
     file, folder, run, tmp_path, monkeypatch, cheap_compiling
 ):

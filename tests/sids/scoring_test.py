@@ -11,6 +11,7 @@ from sid_jax.sids.scoring import code_gains
 from sid_jax.sids.trie import build_trie
 
 SIZES = (4, 3, 5)
+SLOW = pytest.mark.slow
 
 
 def make(seed, count):
@@ -83,7 +84,9 @@ def test_an_sid_that_is_not_there_has_no_probability_and_no_gradient():
         assert (np.asarray(grad)[~finite[:, level]] == 0).all()
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+@pytest.mark.parametrize(
+    "shape", [pytest.param((), marks=SLOW), pytest.param((3,), marks=SLOW), (2, 3, 4)]
+)
 def test_any_leading_axes(shape):
     sids, _, _ = make(0, 9)
     codes = jnp.broadcast_to(jnp.asarray(sids[0]), (*shape, 3))

@@ -222,7 +222,7 @@ def without_dropout(model):
     ("model", "remat"),
     [
         (RETRIEVER.model, "full"),
-        (TIGER, "dots"),
+        pytest.param(TIGER, "dots", marks=pytest.mark.slow),
         pytest.param(RETRIEVER.model, "dots", marks=pytest.mark.slow),
     ],
     ids=["flat-full", "tiger-dots", "flat-dots"],
