@@ -12,6 +12,8 @@ histories of up to 511 products is learned, half a million positions a step. Nob
 trained it yet: the scaling page of experiments/README.md is from the compiler.
 """
 
+from dataclasses import replace
+
 from sid_jax.config import (
     DataConfig,
     HierarchicalConfig,
@@ -30,14 +32,11 @@ def get_config() -> RetrieverExperiment:
     trunk = TransformerConfig(
         width=2048, depth=18, num_heads=16, mlp_width=5632, dropout=0.0, remat="full"
     )
-    spell = TransformerConfig(
-        width=2048, depth=2, num_heads=16, mlp_width=5632, dropout=0.0, remat="full"
-    )
     return RetrieverExperiment(
         tokenizer="runs/tokenizer_shop",
         data=DataConfig(name="shop"),
         prompts=SequenceConfig(history=511, row=512),
-        model=HierarchicalConfig(trunk=trunk, spell=spell),
+        model=HierarchicalConfig(trunk=trunk, spell=replace(trunk, depth=2)),
         task=RetrieverTaskConfig(dtype="bfloat16"),
         batch_size=1024,
         mesh=MeshConfig(rules="fsdp"),

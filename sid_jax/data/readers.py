@@ -62,9 +62,7 @@ class Findings:
 
     def note(self, rule: str, number: int, detail: str = "") -> None:
         """Counts one more case of `rule`, at row `number`."""
-        self.add(
-            rule, 1, [f"{self.unit} {number}" + (f" ({detail})" if detail else "")]
-        )
+        self.add(rule, 1, [self.place(number, detail)])
 
     def add(self, rule: str, count: int, places: Sequence[str]) -> None:
         """Counts cases of `rule`, of which the first are at these places."""

@@ -150,10 +150,10 @@ class Corpus:
 
     def name_items(self, batch: Prompts | Sequences) -> list[str]:
         """Ids of the items whose SIDs stand in a batch to learn from."""
-        width, told = self.table.sids.shape[1], []
-        for leaf in (getattr(batch, name, None) for name in _TOLD):
-            told.append(np.zeros(0, np.int32) if leaf is None else leaf.reshape(-1))
-        tokens = np.unique(np.concatenate(told).reshape(-1, width), axis=0)
+        width = self.table.sids.shape[1]
+        told = [getattr(batch, name) for name in _TOLD if hasattr(batch, name)]
+        told = np.concatenate([each.reshape(-1, width) for each in told])
+        tokens = np.unique(told, axis=0)
         spelled = np.concatenate([self.vocab.code_tokens(self.codes), tokens])
         _, numbers = np.unique(spelled, axis=0, return_inverse=True)
         num_items = len(self.catalog)

@@ -18,7 +18,7 @@ from pathlib import Path
 from sid_jax.data.bulk import Column, find_files, survey
 from sid_jax.data.vector_rows import stream_ids
 from sid_jax.errors import InputError
-from sid_jax.files import hash_file, read_json, replacing, writing
+from sid_jax.files import hash_file, read_json, write_json, writing
 from sid_jax.flows.encoding import Tokenizer
 from sid_jax.flows.runs import Log
 from sid_jax.plain import from_plain, to_plain
@@ -149,8 +149,7 @@ class Folder:
     def record(self, piece: Slice) -> None:
         """Takes a part that was written as done."""
         part = Part(piece.name, len(piece), hash_file(self.path / piece.name))
-        with replacing(self._record(piece)) as temporary:
-            temporary.write_text(json.dumps(to_plain(part)))
+        write_json(self._record(piece), to_plain(part))
 
     def finish(self) -> int:
         """Writes the manifest if all parts are there; returns how many are not."""
@@ -206,8 +205,7 @@ def open_folder(
             columns=found.columns,
             vectors=tuple(map(_stamp, vectors)),
         )
-        with replacing(told) as temporary:
-            temporary.write_text(json.dumps(to_plain(job), indent=1))
+        write_json(told, to_plain(job))
     try:
         job = from_plain(Job, read_json(told), told.name)
     except ValueError as error:

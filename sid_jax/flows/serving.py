@@ -4,7 +4,6 @@ A folder holds the compiled search as a serialized `jax.export` program, the arr
 it takes (parameters and trie), the SID table, the catalog, the index, and a manifest.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from jax.sharding import SingleDeviceSharding
 from sid_jax.data.catalog import Catalog, read_catalog
 from sid_jax.data.pipeline import PromptConfig, Requests, SequenceConfig
 from sid_jax.errors import InputError
-from sid_jax.files import read_json
+from sid_jax.files import hash_file, read_json
 from sid_jax.flows.answering import Answerer
 from sid_jax.plain import from_plain
 from sid_jax.sids.allowance import AllowanceCache, Allowances, allow_leaves
@@ -295,10 +294,7 @@ def load_artifact(folder: str | Path, *, mapped: bool = False) -> Artifact:
 
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file; empty where there is none."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path) if path.is_file() else ""
 
 
 def need_flatbuffers() -> None:
