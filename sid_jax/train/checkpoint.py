@@ -255,24 +255,17 @@ def _read(folder: Path, read: Callable[[], Any]) -> Any:
     Where one file fails, Orbax leaves the coroutines of others half done. They are
     collected here, and silently: else Python would print each one's last words later.
     """
-    hook, sys.unraisablehook = sys.unraisablehook, _pass_coroutines(sys.unraisablehook)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
-            try:
-                return read()
-            except (InputError, MemoryError, jax.errors.JaxRuntimeError):
-                raise  # the files are not to blame
-            except Exception as error:  # of many kinds, by where the damage is
-                why = _shorten(error)
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
+    _Quiet.begin()  # in case another hook came in between
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
+        try:
+            return read()
+        except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+            raise  # the files are not to blame
+        except Exception as error:  # of many kinds, by where the damage is
+            why = _shorten(error)
+        gc.collect()
     raise DamagedError(f"{folder}: the checkpoint cannot be read ({why}); {_ASIDE}")
-
-
-def _pass_coroutines(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda it: None if inspect.iscoroutine(it.object) else hook(it)
 
 
 def _shorten(error: Exception) -> str:
@@ -326,15 +319,21 @@ def _drop_chatter(record: logging.LogRecord) -> bool:
 
 
 class _Quiet:
-    """Where a save fails, writes that were under way find its event loop closed, one by
-    one and whenever they end: what failed was told once.
+    """Drops the last words of what Orbax leaves half done: what failed is told once.
+
+    Where a save fails, writes that were under way find its event loop closed, one by
+    one and whenever they end; where a read fails, its coroutines end when collected.
     """
 
     def __init__(self, hook: Callable[[Any], Any]):
         self._hook = hook
 
     def __call__(self, it: Any) -> None:
-        if str(it.exc_value) != "Event loop is closed":
+        closed = str(it.exc_value) == "Event loop is closed"
+        left = inspect.iscoroutine(it.object) and (
+            "orbax" in it.object.cr_code.co_filename
+        )
+        if not closed and not left:
             self._hook(it)
 
     @classmethod
