@@ -1,15 +1,20 @@
-"""Files that are whole or absent: write under a temporary name, then rename."""
+"""Files that are whole or absent: write under a temporary name, then rename; and
+gzipped ones, which hold no bomb.
+"""
 
 import glob
+import gzip
 import hashlib
 import json
 import os
 import platform
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sid_jax.errors import InputError, UnwrittenError
 
@@ -17,6 +22,8 @@ CHECKSUM = "checksum"
 """The field of a JSON file that holds the SHA-256 of the others."""
 
 _PARTIAL, _BEFORE = ".partial", "before"
+_RATIO = 200  # of what a gzip holds to its size, at most; text packs far less
+_ROOM = 1 << 26  # bytes that it may hold in any case
 
 
 @contextmanager
@@ -74,6 +81,51 @@ def writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror or error}); make room there "
             "or choose a place that may be written to, and run again"
         ) from error
+
+
+@contextmanager
+def unpacking(path: str | Path) -> Iterator[BinaryIO]:
+    """Yields the bytes of a file as they were before it was gzipped, if it was.
+
+    Raises:
+      InputError: it cannot be read, is a truncated or damaged gzip, or one that unpacks
+        to so much more than its size that it is meant to fill the memory.
+    """
+    path = Path(path)
+    try:
+        file = path.open("rb")
+        gzipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    with file:
+        try:
+            yield BufferedReader(_Bounded(path, file), 1 << 20) if gzipped else file
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(
+                f"{path}: truncated or damaged gzip ({error}); copy or pack it again"
+            ) from None
+
+
+class _Bounded(RawIOBase):
+    """What a gzip holds, so far as it is no bomb."""
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self._path, self._file = path, gzip.GzipFile(fileobj=file)
+        self._left = _ROOM + _RATIO * path.stat().st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        size = self._file.readinto(buffer)
+        self._left -= size
+        if self._left < 0:
+            raise InputError(
+                f"{self._path}: unpacks to more than {_RATIO} times its size; if that "
+                "is meant, unpack it first"
+            )
+        return size
 
 
 def hash_file(path: str | Path) -> str:

@@ -6,15 +6,11 @@ two columns of one name. A column without a name (a data frame's index) is left 
 """
 
 import csv
-import gzip
 import json
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +18,12 @@ import pyarrow as pa
 
 from sid_jax.data.parquet import read_parquet, reading_parquet
 from sid_jax.errors import InputError
+from sid_jax.files import unpacking
 
 SHOWN = 3
 """Places of a rule that are told."""
 
 _LONGEST = 1 << 26  # bytes of a line
-_RATIO = 200  # of what a gzip holds to its size, at most; text packs far less
-_ROOM = 1 << 26  # bytes that it may hold in any case
 
 _FORMS = {
     ".csv": "csv",
@@ -181,8 +176,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
       InputError: the file is missing, a truncated gzip, or not UTF-8.
     """
-    with _open(path) as file:
-        lines = _read_pieces(path, file, partial(file.readline, _LONGEST + 1))
+    with unpacking(path) as file:
+        lines = iter(partial(file.readline, _LONGEST + 1), b"")
         for number, line in enumerate(lines, start=1):
             if len(line) > _LONGEST:
                 raise InputError(
@@ -198,40 +193,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     f"{path}, line {number}: not UTF-8 ({byte}); save the file as UTF-8"
                 ) from None
             yield number, text
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
-    """The file as it was before it was gzipped, if it was."""
-    try:
-        file = path.open("rb")
-        gzipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    with file, gzip.open(file) if gzipped else file as content:
-        try:
-            yield content
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(
-                f"{path}: truncated or damaged gzip ({error}); copy or pack it again"
-            ) from None
-
-
-def _read_pieces(
-    path: Path, file: gzip.GzipFile | BufferedReader, read: Callable[[], bytes]
-) -> Iterator[bytes]:
-    """What `read` gives until the end, so far as it is no bomb."""
-    gzipped, size = isinstance(file, gzip.GzipFile), 0
-    most = _ROOM + _RATIO * path.stat().st_size
-    for piece in iter(read, b""):
-        size += len(piece)
-        if gzipped and size > most:
-            raise InputError(
-                f"{path}: unpacks to more than {_RATIO} times its size; if that is "
-                "meant, unpack it first"
-            )
-        yield piece
 
 
 def _stream_csv(
@@ -283,8 +244,8 @@ def _stream_json(
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, None], list[Row]]:
-    with _open(path) as file:
-        content = b"".join(_read_pieces(path, file, partial(file.read, 1 << 20)))
+    with unpacking(path) as file:
+        content = file.read()
     table = read_parquet(path, pa.py_buffer(content))
     check_names(path, table.column_names)
     with reading_parquet(path):

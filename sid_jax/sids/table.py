@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from sid_jax.errors import InputError
-from sid_jax.files import hash_file, replacing
+from sid_jax.files import hash_file, replacing, unpacking
 from sid_jax.sids.manifest import (
     SCHEMA_VERSION,
     Manifest,
@@ -208,6 +208,8 @@ def read_table(path: str | Path) -> SidTable:
             return _read_csv(path)
         raise InputError("not a .parquet, .csv or .csv.gz file")
     except InputError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a SID table: {error}") from error
@@ -279,7 +281,9 @@ def _read_csv(path: Path) -> SidTable:
         column_types={"item_id": pa.string(), "sid": pa.string()},
         include_columns=["item_id", "sid"],
     )
-    return _parse_foreign(path, pyarrow.csv.read_csv(path, convert_options=options))
+    with unpacking(path) as file:
+        table = pyarrow.csv.read_csv(file, convert_options=options)
+    return _parse_foreign(path, table)
 
 
 def _parse_foreign(path: Path, table: pa.Table) -> SidTable:

@@ -88,7 +88,13 @@ class Checkpointer:
         return self._manager.best_step() if scored else None
 
     def save(
-        self, step: int, state: PyTree, config_json: str, score: float | None = None
+        self,
+        step: int,
+        state: PyTree,
+        config_json: str,
+        score: float | None = None,
+        *,
+        again: bool = False,
     ) -> None:
         """Begins to save; a step that is there already is left as it is.
 
@@ -99,12 +105,15 @@ class Checkpointer:
           state: any tree of arrays.
           config_json: what made it.
           score: by which the best is kept; the higher, the better.
+          again: save a step that is there anew.
 
         Raises:
           UnwrittenError: this one, or the one before, cannot be written.
         """
         if step in self._manager.all_steps():
-            return
+            if not again:
+                return
+            self._manager.delete(step)
         flat = _flatten(state)
         sums = {name: checksum(leaf) for name, leaf in flat.items()}
         with self._writing():

@@ -7,12 +7,13 @@ needs no more than the state: resumed equals uninterrupted, bit for bit.
 import json
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -22,6 +23,7 @@ from sid_jax.train.account import count_flops
 from sid_jax.train.checkpoint import Checkpointer
 from sid_jax.train.device import is_known
 from sid_jax.train.divergence import Diverged, Guard
+from sid_jax.train.evaluation import Evaluation, Evaluator
 from sid_jax.train.events import EventLog
 from sid_jax.train.hosts import Stop, is_first, listen
 from sid_jax.train.optimizer import OptimizerConfig, make_optimizer
@@ -57,9 +59,8 @@ __all__ = [
     "load_params",
 ]
 
-Evaluator = Callable[[PyTree, PyTree], Iterable[tuple[str, float]]]
-
 _STEPS_AHEAD = 2  # steps that may wait for the device, each holding its batch there
+_OWED = "evaluation_owed"  # in the configuration of a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,9 @@ def fit(
     """Trains, or goes on where the folder's last checkpoint stands.
 
     Writes `checkpoints/` and `metrics.jsonl`. A metric there is a mean over the steps
-    since the line before; an evaluator's value is named `evaluator/name`.
+    since the line before; an evaluator's value is named `evaluator/name`. Where an
+    evaluator raises, what was trained is saved first, and a run that goes on there
+    evaluates first. (In one process; many go on from the checkpoint before.)
 
     Args:
       task: what to train.
@@ -176,41 +179,46 @@ def fit(
     batch = place(stream(0), devices)
     examples = max(len(leaf) for leaf in jax.tree.leaves(batch))
     _check_parts(batch, devices, config.accumulate)
-    group = config.best.removeprefix("-").partition("/")[0]
-    if config.best and group not in (evaluators or {}):
-        raise InputError(
-            f"train.best: no evaluator gives {config.best!r}; there is "
-            f"{', '.join(evaluators or {}) or 'none in this run'}"
-        )
+    evaluate = Evaluation(
+        evaluators or {}, config.best, lambda *line: records.write(*line), log
+    )
     abstract = abstract_state(task, transform, batch, devices, mesh.rules)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     parts = {"train": config, "optimizer": optimizer, "mesh": mesh}
     config_json = json.dumps({name: asdict(part) for name, part in parts.items()})
+    owing_json = json.dumps(json.loads(config_json) | {_OWED: True})
 
     with ExitStack() as stack:
         stop = stack.enter_context(listen())
         stack.enter_context(use_mesh(devices, mesh.rules))
         checkpoints = Checkpointer(folder / "checkpoints", config.keep)
         stack.callback(checkpoints.close)
-        start = checkpoints.latest_step
+        start, owed = checkpoints.latest_step, False
         if start is not None:
             state, start = checkpoints.restore_latest(abstract, log)
             going = "goes on" if start < config.steps else "already finished"
             log(f"{folder}: {going} at step {start} of {config.steps}")
-            for change in _changes(checkpoints.config_json(), config_json):
+            before = json.loads(checkpoints.config_json())
+            owed = _OWED in before
+            for change in _changes(before, json.loads(config_json)):
                 log(f"  changed since that checkpoint: {change}")
-            if start >= config.steps:
+            if start >= config.steps and not owed:
                 return state
         else:
             start = 0
             batches = _until_stopped(stream, devices, stop, folder)
             state = start_state(task, transform, batch, batches, key, shardings)
 
-        records = MetricsLog(folder / "metrics.jsonl" if is_first() else None, start)
-        stack.callback(records.close)
         told = folder / "events" if config.tensorboard and is_first() else None
         events = EventLog(told, start)
-        stack.callback(events.close)
+        path = folder / "metrics.jsonl" if is_first() else None
+        records = MetricsLog(path, start, events)
+        stack.callback(records.close)
+        if owed:
+            score = evaluate(start, config.steps, state.params, state.state)
+            checkpoints.save(start, state, config_json, score, again=True)
+            if start >= config.steps:
+                return state
         pool = stack.enter_context(ThreadPoolExecutor(1, "batches"))
         train_step = jit_train_step(
             task, transform, schedule, shardings, devices, config.accumulate
@@ -259,21 +267,16 @@ def fit(
             if log_now:
                 values = window.means() | progress.rates(step)
                 records.write(step, values)
-                events.write(step, values)
                 log(progress.line(step, values))
                 progress.restart(step)
             # 4. The evaluators.
             if eval_now:
-                for name, evaluator in (evaluators or {}).items():
-                    found = evaluator(state.params, state.state)
-                    values = {f"{name}/{each}": float(value) for each, value in found}
-                    records.write(step, values)
-                    events.write(step, values)
-                    shown = (f"{each} {value:.4g}" for each, value in values.items())
-                    log("  ".join((f"step {step}/{config.steps}", *shown)))
-                    score = _find_score(config.best, values, score)
-                if config.best and score is None:
-                    raise InputError(f"train.best: no evaluator gives {config.best!r}")
+                try:
+                    score = evaluate(step, config.steps, state.params, state.state)
+                except Exception:
+                    if jax.process_count() == 1:  # others may be elsewhere
+                        checkpoints.save(step, state, owing_json)
+                    raise
             # 5. The checkpoint comes last: where there is one, all lines are written.
             if save_now:
                 checkpoints.save(step, state, config_json, score)
@@ -348,24 +351,13 @@ def _check_parts(batch: PyTree, mesh: Mesh, parts: int) -> None:
             )
 
 
-def _find_score(
-    name: str, values: Mapping[str, float], score: float | None
-) -> float | None:
-    """What `TrainConfig.best` names, the higher the better, if it is among these."""
-    found = values.get(name.removeprefix("-"))
-    if found is None:
-        return score
-    return -found if name.startswith("-") else found
-
-
 def _divides(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _changes(before: str, now: str) -> Iterator[str]:
-    old = json.loads(before)
-    for part, fields in json.loads(now).items():
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for part, fields in now.items():
         for name, value in fields.items():
-            was = old.get(part, {}).get(name)
+            was = before.get(part, {}).get(name)
             if was != value:
                 yield f"{part}.{name} {was} -> {value}"

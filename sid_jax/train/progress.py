@@ -15,6 +15,7 @@ import numpy as np
 from sid_jax.errors import InputError
 from sid_jax.files import replacing, writing
 from sid_jax.train.device import memory_in_use, utilisation
+from sid_jax.train.events import EventLog
 from sid_jax.typing import Metrics
 
 _WORTH_TELLING = 0.05  # of the time, spent waiting for input
@@ -28,7 +29,11 @@ class MetricsLog:
     nowhere. Values that are not finite become null.
     """
 
-    def __init__(self, path: str | Path | None, step: int | None):
+    def __init__(
+        self, path: str | Path | None, step: int | None, events: EventLog | None = None
+    ):
+        """Opens the file; `events` is told and closed as well."""
+        self._events = events
         self._path = path = Path(os.devnull if path is None else path)
         with writing(path):
             if path != Path(os.devnull):
@@ -51,9 +56,13 @@ class MetricsLog:
         with writing(self._path):
             while text:  # a disk that is nearly full takes a part first
                 text = text[self._file.write(text) :]
+        if self._events is not None:
+            self._events.write(step, values)
 
     def close(self) -> None:
         self._file.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sid_jax import files
 from sid_jax.data import readers
 from sid_jax.data.readers import plain_records, read_lines, read_table
 from sid_jax.errors import InputError
@@ -180,7 +181,7 @@ def test_lines_end_anywhere(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.parquet.gz", "a.csv"])
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(readers, "_ROOM", 1 << 12)
+    monkeypatch.setattr(files, "_ROOM", 1 << 12)
     monkeypatch.setattr(readers, "_LONGEST", 1 << 16)
     path = tmp_path / name
     lines = b"{}\n" if "jsonl" in name else b"a,b\n"

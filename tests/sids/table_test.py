@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sid_jax import files
 from sid_jax.errors import InputError
 from sid_jax.sids.table import Manifest, SidTable, read_table, write_table
 from sid_jax.sids.vocab import format_sid
@@ -336,12 +337,17 @@ def test_a_bad_csv_is_named(tmp_path, raw, message):
         read_table(path)
 
 
-def test_a_truncated_gzip_is_refused(tmp_path):
+def test_a_truncated_gzip_and_a_bomb_are_refused(tmp_path, monkeypatch):
     lines = [f"item{i},{i % 7}_{i * i % 11}_{i % 13}" for i in range(20_000)]
     raw = gzip.compress("\n".join(["item_id,sid", *lines]).encode())
     path = tmp_path / "peer.csv.gz"
     path.write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(InputError, match=r"peer\.csv\.gz cannot be read"):
+    with pytest.raises(InputError, match="truncated or damaged gzip") as error:
+        read_table(path)
+    assert str(error.value).count(str(path)) == 1
+    monkeypatch.setattr(files, "_ROOM", 0)
+    path.write_bytes(gzip.compress(b"item_id,sid\n" + b"a,1_2\n" * 50_000))
+    with pytest.raises(InputError, match="more than 200 times its size"):
         read_table(path)
 
 

@@ -300,6 +300,47 @@ def test_evaluators_run_when_due_and_at_the_end(tmp_path):
     assert "step 8/9  codes/size 4  codes/unknown nan" in lines
 
 
+@pytest.mark.parametrize("best", ["", "-a/size"])
+@pytest.mark.parametrize("fails_at", [6, 9])
+def test_an_evaluator_that_fails_loses_no_step(whole, tmp_path, fails_at, best):
+    def evaluate(params, state):
+        yield "size", np.abs(params["w"]).sum()
+
+    def fail(params, state):
+        calls.append(len(calls) + 1)
+        if broken and 3 * len(calls) == fails_at:
+            raise ValueError("the evaluator's own")
+        yield "one", 1
+
+    def stream(step):
+        trained.append(step)
+        return _stream(step)
+
+    broken, trained, calls = True, [], []
+    settings = {"checkpoint_every": 0, "eval_every": 3, "best": best}
+    kwargs = {"evaluators": {"a": evaluate, "b": fail}, "train": settings}
+    with pytest.raises(ValueError, match="the evaluator's own"):
+        _fit(tmp_path / "run", stream=stream, **kwargs)
+    assert {row["step"] for row in _values(tmp_path / "run")} == set(
+        range(3, fails_at + 1, 3)
+    )
+    broken, trained = False, []
+    state, lines = _fit(tmp_path / "run", stream=stream, **kwargs)
+    assert trained[1:] == list(range(fails_at, 9))  # the first one tells shapes
+    assert not any("changed since" in line for line in lines)
+    chex.assert_trees_all_equal(state.params, whole[1].params)
+    _fit(tmp_path / "at_once", **kwargs)
+    assert _values(tmp_path / "run") == _values(tmp_path / "at_once")
+    chex.assert_trees_all_equal(
+        *(
+            load_params(Line(), _stream(0), tmp_path / name, mesh=MeshConfig(data=1))
+            for name in ("run", "at_once")
+        )
+    )
+    _, lines = _fit(tmp_path / "run", stream=stream, **kwargs)
+    assert len(lines) == 1 and "already finished" in lines[0]
+
+
 def test_a_folder_of_another_model_is_refused(whole):
     with pytest.raises(InputError, match=r"params/w is float32\[4\] .* float32\[3\]"):
         _fit(whole[0], Line(width=3), train={"steps": 12})
