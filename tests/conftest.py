@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, and programs that compile fast."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -23,6 +24,8 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 os.environ.setdefault("MPLBACKEND", "agg")
 # No test keeps its programs in its user's home.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+# Traces and programs are kept, millions of objects that are no garbage.
+gc.set_threshold(100_000, 50, 100)
 # An accelerator, if JAX_PLATFORMS names one, rounds products of matrices otherwise.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
