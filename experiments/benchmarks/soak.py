@@ -74,6 +74,11 @@ def be_silent(line: str) -> None:
     """Takes lines for a user who is not there."""
 
 
+def say(line: str) -> None:
+    """Takes lines for a user who may read them in a file."""
+    print(line, flush=True)
+
+
 class Trainer:
     """A process that trains beside this one."""
 
@@ -282,8 +287,13 @@ def check_metrics(root: Path) -> tuple[int, list[str]]:
     return last, faults
 
 
-def soak(root: Path, seconds: float, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Lines of the table, and faults; an empty list if all went well."""
+def soak(
+    root: Path, seconds: float, seed: int = 0, log=be_silent
+) -> tuple[list[str], list[str]]:
+    """Lines of the table, and faults; an empty list if all went well.
+
+    `log` takes a line a minute.
+    """
     save("shop", make_shop(seed), root / "data")
     tokenizer, _ = make_configs(root)
     train(tokenizer, root / "tokenizer", be_silent)
@@ -307,6 +317,12 @@ def soak(root: Path, seconds: float, seed: int = 0) -> tuple[list[str], list[str
                 break
             samples.append(sample(os.getpid()))
             trainer.samples.append(sample(trainer.process.pid))
+            if len(samples) % 60 == 0:
+                log(
+                    f"{spent / 60:.0f} of {seconds / 60:.0f} min: "
+                    f"{server.tally['requests']:,} requests, server at "
+                    f"{samples[-1][0]:.0f} MB, trainer at {trainer.samples[-1][0]:.0f}"
+                )
     finally:
         faults += trainer.stop()
         server.stop()
@@ -341,7 +357,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         root = given.workdir or Path(folder)
-        lines, faults = soak(root, 60 * given.minutes, given.seed)
+        lines, faults = soak(root, 60 * given.minutes, given.seed, say)
     print("\n".join(lines))
     print("\n".join(f"WRONG: {fault}" for fault in faults) or "nothing is wrong")
     return 1 if faults else 0
