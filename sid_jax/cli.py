@@ -73,16 +73,16 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     except (InputError, UnwrittenError) as error:
         print(f"sid {name}: {error}", file=sys.stderr)
-        return 2
+        return _leave(2)
     except KeyboardInterrupt:
         print(f"\nsid {name}: interrupted", file=sys.stderr)
-        return 130
+        return _leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"sid {name}: {error}", file=sys.stderr)
-        return 1
+        return _leave(1)
     except Exception as error:
         return _stop(name, error)
 
@@ -146,7 +146,16 @@ def _stop(name: str, error: Exception) -> int:
         "SID_TRACEBACK=1 shows.",
         file=sys.stderr,
     )
-    return 1
+    return _leave(1)
+
+
+def _leave(code: int) -> int:
+    """The code; where there are other processes, it ends this one with it."""
+    if "jax" in sys.modules:
+        from sid_jax.flows.train import leave
+
+        leave(code)
+    return code
 
 
 if __name__ == "__main__":

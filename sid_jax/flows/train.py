@@ -12,10 +12,10 @@ from sid_jax.flows.retriever import train_retriever
 from sid_jax.flows.runs import Log
 from sid_jax.flows.tokenizer import train_tokenizer
 from sid_jax.train import hosts
-from sid_jax.train.hosts import Lost, join
+from sid_jax.train.hosts import Lost, join, leave
 from sid_jax.train.loop import Interrupted
 
-__all__ = ["Interrupted", "Lost", "join", "train"]
+__all__ = ["Interrupted", "Lost", "join", "leave", "train"]
 
 
 def train(config: Experiment, folder: Path, log: Log) -> None:

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.train.checksum import checksum
+from sid_jax.train.hosts import is_lost
 from sid_jax.typing import PyTree
 
 _SUMS, _SCORE = "checksums", "score"
@@ -55,6 +56,9 @@ class Checkpointer:
         logging.getLogger("absl").addFilter(_drop_chatter)
         _Quiet.begin()
         self._folder = Path(folder).absolute()
+        self._aside = self._folder.with_name(f"{self._folder.name}_aside")
+        if not read_only and jax.process_index() == 0:
+            self._put_back()
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         state, config = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
         registry.add("state", ocp.args.PyTreeSave, state)
@@ -105,15 +109,18 @@ class Checkpointer:
           state: any tree of arrays.
           config_json: what made it.
           score: by which the best is kept; the higher, the better.
-          again: save a step that is there anew.
+          again: save a step that is there anew, in one process; the old one goes once
+            the new one is written.
 
         Raises:
           UnwrittenError: this one, or the one before, cannot be written.
         """
         if step in self._manager.all_steps():
-            if not again:
+            if not again or jax.process_count() > 1:
                 return
-            self._manager.delete(step)
+            self._aside.mkdir(exist_ok=True)
+            (self._folder / f"{step}").rename(self._aside / f"{step}")
+            self._manager.reload()
         flat = _flatten(state)
         sums = {name: checksum(leaf) for name, leaf in flat.items()}
         with self._writing():
@@ -126,6 +133,9 @@ class Checkpointer:
                 metrics=None if score is None else {_SCORE: _finite(score)},
                 force=True,
             )
+        if self._aside.exists():
+            self.wait()
+            self._put_back()
 
     def wait(self) -> None:
         """Returns when all that was begun is written.
@@ -210,6 +220,15 @@ class Checkpointer:
         with self._writing():
             self._manager.close()
 
+    def _put_back(self) -> None:
+        """Has each step that was put aside stand in the folder, if no new one does."""
+        for old in self._aside.glob("*"):
+            if (self._folder / old.name).exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(self._folder / old.name)
+        shutil.rmtree(self._aside, ignore_errors=True)
+
     def _read_config(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         folder = self._folder / str(step)
@@ -220,6 +239,8 @@ class Checkpointer:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise all kinds
+            if is_lost(error):
+                raise
             whole = ocp.utils.checkpoint_steps(self._folder)
             last = f"that of step {max(whole)} is" if whole else "there is none that is"
             raise UnwrittenError(
@@ -251,8 +272,8 @@ class Checkpointer:
         args = ocp.args.Composite(state=args)
         restored = _read(folder, lambda: self._manager.restore(step, args=args))
         sums = self._read_config(step).get(_SUMS, {})  # older versions wrote none
-        for name in sums.keys() & wanted.keys():
-            if checksum(restored["state"][name]) != sums[name]:
+        for name in wanted if sums else ():
+            if checksum(restored["state"][name]) != sums.get(name):
                 raise DamagedError(f"{folder}: {name} is not what was saved; {_ASIDE}")
         leaves = [restored["state"][name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
@@ -272,6 +293,8 @@ def _read(folder: Path, read: Callable[[], Any]) -> Any:
         except (InputError, MemoryError, jax.errors.JaxRuntimeError):
             raise  # the files are not to blame
         except Exception as error:  # of many kinds, by where the damage is
+            if is_lost(error):
+                raise
             why = _shorten(error)
         gc.collect()
     raise DamagedError(f"{folder}: the checkpoint cannot be read ({why}); {_ASIDE}")

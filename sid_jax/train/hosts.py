@@ -4,9 +4,13 @@ Every process runs the same code on the same data. What touches arrays of the me
 done by all of them, files of a run are written by the first.
 """
 
+import ctypes
 import os
+import re
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +19,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.typing import PyTree
 
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "arrier")
+_LOST = re.compile(
+    r"Gloo|NCCL|UNAVAILABLE:|DEADLINE_EXCEEDED|\bheartbeat\b|\b[Bb]arrier\b"
+)
 """Words in what JAX says of a process that is no longer there."""
+_WELL, _TOLD, _UNTOLD = range(3)  # how a call in the first process ended
+_GRACE = 2.0  # seconds that the first process, which keeps the line, ends after others
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_NTASKS")
 
 
@@ -40,6 +48,12 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
         jax.distributed.initialize(*_read(environment))
     elif _launched(environment):
         jax.distributed.initialize()
+    else:
+        return
+    # JAX hears SIGTERM from here on, but somebody must ask it, as `listen` does. Until
+    # then nothing is unsaved, and a process ends as others do.
+    Stop.handler = _set_handler(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def find_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -74,31 +88,37 @@ def is_first() -> bool:
 def first(function: Callable[..., Any], *args: Any) -> Any:
     """Calls a function in the first process alone, and lets the others wait for it.
 
-    It may not touch arrays of the mesh. If it fails, the others go on, to find that
-    what they need is not there.
+    It may not touch arrays of the mesh.
 
     Returns:
       What it returned, in the first process; None in the others.
+
+    Raises:
+      Exception: what it raised, in the first process.
+      InputError: in the others, where it raised bad input or `UnwrittenError`.
+      Lost: in the others, where it raised anything else.
     """
-    try:
-        return function(*args) if is_first() else None
-    finally:
-        wait(function.__name__)
-
-
-def wait(name: str) -> None:
-    """Returns when all processes have come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    result, failure, code = None, None, _WELL
+    if is_first():
+        try:
+            result = function(*args)
+        except BaseException as error:  # whatever it is, the others are waiting
+            told = isinstance(error, (InputError, UnwrittenError))
+            failure, code = error, _TOLD if told else _UNTOLD
+    code = _broadcast(code)
+    if failure is not None:
+        raise failure
+    if code != _WELL:
+        words = "the first process could not go on; what it says tells why"
+        raise InputError(words) if code == _TOLD else Lost(words)
+    return result
 
 
 def agree(answer: bool) -> bool:
     """What the first process says, in all of them: what one reads of a folder, another
     may have changed.
     """
-    if jax.process_count() == 1:
-        return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+    return bool(_broadcast(answer))
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -112,6 +132,12 @@ class Lost(Exception):  # noqa: N818 - says what happened
     """Another process ended, or the way to it did; this one cannot go on alone."""
 
 
+def is_lost(error: Exception) -> bool:
+    """Whether an error of JAX or Orbax follows from a process that is not there."""
+    ours = type(error).__module__.startswith("sid_jax.")
+    return are_many() and not ours and bool(_LOST.search(str(error)))
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Has errors in the block that follow from a lost process say so.
@@ -122,14 +148,30 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of JAX, its collectives, or Orbax
-        words = str(error)
-        if jax.process_count() == 1 or not any(each in words for each in _LOST):
+        if not is_lost(error):
             raise
-        why = " ".join(words.split())[:200]
+        why = " ".join(str(error).split())[:200]
         raise Lost(
             f"another process, or the way to it, was lost ({why}); start all of them "
             "again to go on from the last checkpoint"
         ) from error
+
+
+def leave(code: int) -> None:
+    """Ends this process at once if there are others, for which JAX would wait.
+
+    They may be elsewhere, and find that it is lost. The first one ends last.
+
+    Args:
+      code: the exit code.
+    """
+    if not (jax.distributed.is_initialized() and are_many()):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        time.sleep(_GRACE)
+    os._exit(code)
 
 
 class Stop:
@@ -137,7 +179,10 @@ class Stop:
 
     Attributes:
       signal: that came to this process, or to another one (SIGTERM); None if none did.
+      handler: JAX's own one of SIGTERM, in its own form; None if it has none.
     """
+
+    handler: bytes | None = None
 
     def __init__(self):
         self.signal: signal.Signals | None = None
@@ -176,11 +221,29 @@ def listen(alone: bool = False) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         numbers = ()  # only the main thread may listen; others are stopped otherwise
     before = {number: signal.signal(number, handle) for number in numbers}
+    if many and Stop.handler is not None:
+        _set_handler(signal.SIGTERM, Stop.handler)
     try:
         yield stop
     finally:
+        if many and Stop.handler is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _broadcast(value: int) -> int:
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
+
+
+def _set_handler(number: int, handler: bytes | None = None) -> bytes:
+    """A signal's handler of the C library, which Python neither tells nor sets."""
+    before = ctypes.create_string_buffer(256)  # a `struct sigaction` is smaller
+    if ctypes.CDLL(None, use_errno=True).sigaction(number, handler, before):
+        raise OSError(ctypes.get_errno(), f"no handler for signal {number}")
+    return before.raw
 
 
 def _read(environment: Mapping[str, str]) -> tuple[str, int, int]:

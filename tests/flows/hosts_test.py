@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from sid_jax.train.progress import read_metrics
 class Launch:
     """`sid train` in as many processes as asked for, each with some devices."""
 
-    def __init__(self, world, kind, folder, count, devices, *words):
+    def __init__(self, world, kind, folder, count, devices, *words, last=()):
         file = {"tokenizer": world.tokenizer_file, "retriever": world.retriever_file}
         words = ("train", file[kind], "--workdir", folder, *words)
         with socket.socket() as free:
@@ -36,7 +37,8 @@ class Launch:
         }
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "sid_jax.cli", *map(str, words)],
+                [sys.executable, "-m", "sid_jax.cli", *map(str, words)]
+                + list(last) * (index == count - 1),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -181,5 +183,41 @@ def test_either_of_two_is_killed_and_both_go_on(world, tmp_path):
 def test_bad_data_end_all_processes_in_words(world, tmp_path):
     launch = Launch(world, "tokenizer", tmp_path, 2, 1, "--data.name", "nothing")
     told = launch.finish(2)
-    assert all("there is no data set 'nothing'" in each for each in told)
+    assert "there is no data set 'nothing'" in told[0]
+    assert "the first process could not go on" in told[1]
     assert all("Traceback" not in each for each in told)
+
+
+@pytest.mark.slow
+def test_what_the_first_alone_finds_bad_ends_all_of_them_with_2(world, tmp_path):
+    folder = world.copy("tokenizer", tmp_path / "run")
+    (folder / runs.CATALOG).write_bytes(b"junk")
+    began = time.monotonic()
+    launch = Launch(world, "tokenizer", folder, 2, 1, "--train.steps", 12)
+    first, other = launch.finish(2)
+    assert time.monotonic() - began < 60
+    assert "catalog.parquet" in first and "the first process could not go on" in other
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_ends_the_others_soon(world, tmp_path):
+    last, began = ("--data.name", "nothing"), time.monotonic()
+    launch = Launch(world, "tokenizer", tmp_path, 2, 1, last=last)
+    told = [each.communicate(timeout=100)[1] for each in reversed(launch.processes)]
+    assert time.monotonic() - began < 60
+    assert "there is no data set 'nothing'" in told[0]
+    assert launch.processes[1].returncode == 2
+    assert launch.processes[0].returncode not in (0, 2)
+    assert any(each in told[1] for each in LOST), told
+
+
+@pytest.mark.slow
+def test_a_signal_outside_training_ends_a_process_at_once(world, tmp_path):
+    launch = Launch(world, "tokenizer", tmp_path, 2, 1, "--mesh.data", 2)
+    launch.read_until("item vectors of")
+    for each in launch.processes:
+        each.send_signal(signal.SIGTERM)
+    for each in launch.processes:
+        each.communicate(timeout=20)
+        assert each.returncode == -signal.SIGTERM
+    Launch(world, "tokenizer", tmp_path, 2, 1, "--mesh.data", 2).finish()

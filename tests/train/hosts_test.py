@@ -1,7 +1,11 @@
+import faulthandler
+import os
+import signal
+
 import jax
 import pytest
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.train import hosts
 
 THREE = {
@@ -96,7 +100,6 @@ def test_alone_everything_is_its_own():
     assert hosts.is_first() and not hosts.are_many()
     assert hosts.first(max, 2, 3) == 3
     assert hosts.agree(True) and not hosts.agree(False)
-    hosts.wait("nobody")
     x = jax.numpy.arange(3)
     assert hosts.fetch({"x": x})["x"].tolist() == [0, 1, 2]
 
@@ -110,3 +113,48 @@ def test_what_follows_from_a_lost_process_says_so(monkeypatch, many):
     assert not many or "start all of them again to go on" in str(told.value)
     with pytest.raises(ValueError), hosts.together():
         raise ValueError("another one")
+    with pytest.raises(ValueError), hosts.together():
+        raise ValueError("/shared/carrier/run: not there")
+
+
+def test_what_this_process_says_itself_is_no_loss(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for error in (InputError("the item barrier cream"), UnwrittenError("a Gloo disk")):
+        with pytest.raises(type(error)), hosts.together():
+            raise error
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [(InputError, InputError), (UnwrittenError, InputError), (KeyError, hosts.Lost)],
+)
+def test_all_hear_that_the_first_one_failed(monkeypatch, rank, error, elsewhere):
+    def fail():
+        raise error("only here")
+
+    said = []
+    monkeypatch.setattr(jax, "process_index", lambda: rank)
+    told = {InputError: 1, UnwrittenError: 1, KeyError: 2}[error]
+    hear = (lambda value: said.append(value) or value) if rank == 0 else lambda _: told
+    monkeypatch.setattr(hosts, "_broadcast", hear)
+    with pytest.raises(elsewhere if rank else error, match=r"only here|the first proc"):
+        hosts.first(fail)
+    assert said == ([] if rank else [told])
+
+
+def test_a_handler_of_the_c_library_is_put_aside_and_back(tmp_path):
+    heard, number = [], signal.SIGUSR1
+    with (tmp_path / "heard").open("w") as file:
+        faulthandler.register(number, file)  # in C, as JAX's own
+        try:
+            handler = hosts._set_handler(number)
+            signal.signal(number, lambda *_: heard.append("Python"))
+            os.kill(os.getpid(), number)
+            assert heard == ["Python"] and not os.path.getsize(file.name)
+            hosts._set_handler(number, handler)
+            os.kill(os.getpid(), number)
+            assert heard == ["Python"] and os.path.getsize(file.name)
+        finally:
+            faulthandler.unregister(number)
+            signal.signal(number, signal.SIG_DFL)

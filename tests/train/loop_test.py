@@ -1,16 +1,20 @@
+import errno
 import json
 import os
+import shutil
 import signal
 import threading
+from unittest.mock import Mock
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from sid_jax.errors import InputError
+from sid_jax.errors import InputError, UnwrittenError
 from sid_jax.train.loop import Diverged, Interrupted, TrainConfig, fit, load_params
 from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.progress import read_metrics
@@ -339,6 +343,34 @@ def test_an_evaluator_that_fails_loses_no_step(whole, tmp_path, fails_at, best):
     )
     _, lines = _fit(tmp_path / "run", stream=stream, **kwargs)
     assert len(lines) == 1 and "already finished" in lines[0]
+
+
+def test_a_state_that_is_saved_again_is_never_gone(tmp_path, monkeypatch):
+    """Neither where the disk is full then, nor where the process is killed."""
+    broken = True
+
+    def evaluate(params, state):
+        assert not broken
+        yield "size", 1
+
+    kwargs = {"evaluators": {"a": evaluate}, "train": {"checkpoint_every": 0}}
+    with pytest.raises(AssertionError):
+        _fit(tmp_path, **kwargs)
+    broken, folder = False, tmp_path / "checkpoints"
+    with monkeypatch.context() as full, pytest.raises(UnwrittenError, match="No space"):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        full.setattr(ocp.CheckpointManager, "save", Mock(side_effect=error))
+        _fit(tmp_path, **kwargs)
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed"))
+    for each in (tmp_path, killed):
+        state, lines = _fit(each, **kwargs)
+        assert state.step == 9 and "goes on" not in lines[0]
+        assert [path.name for path in (each / "checkpoints").iterdir()] == ["9"]
+        assert not list(each.glob("checkpoints_*"))
+        _, lines = _fit(each, **kwargs)
+        assert len(lines) == 1
+    assert folder.exists()
 
 
 def test_a_folder_of_another_model_is_refused(whole):
