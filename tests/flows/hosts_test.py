@@ -1,5 +1,6 @@
 """`sid train` in several processes, which find each other over gloo."""
 
+import json
 import os
 import random
 import re
@@ -70,6 +71,12 @@ class Launch:
 def losses(folder):
     rows = read_metrics(folder / "metrics.jsonl")
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def sums(folder):
+    """The checksum of each array in the last checkpoint."""
+    last = folder / "checkpoints" / f"{runs.checkpoint_step(folder)}"
+    return json.loads(next(last.glob("config/*")).read_text())["checksums"]
 
 
 def digest(folder):
@@ -145,14 +152,15 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_either_of_two_is_killed_and_both_go_on(world, tmp_path):
+@pytest.mark.parametrize("kind", ["tokenizer", "retriever"])
+def test_either_of_two_is_killed_and_both_go_on(world, tmp_path, kind):
     """Twenty times, at random moments: the other one ends in words, and soon."""
     words, rng, kills, lines = (*LONG, "--mesh.data", 2), random.Random(0), 0, []
     while kills < 20:
         folder = tmp_path / f"{len(lines)}"
         lines.append(0)
         while kills < 20:
-            launch = Launch(world, "tokenizer", folder, 2, 1, *words)
+            launch = Launch(world, kind, folder, 2, 1, *words)
             victim = rng.randrange(2)
             for _ in range(rng.randint(1, 120)):  # lines until then
                 if not launch.processes[0].stdout.readline():
@@ -169,11 +177,12 @@ def test_either_of_two_is_killed_and_both_go_on(world, tmp_path):
             assert launch.processes[1 - victim].returncode != 2, told
             assert "fault of sid_jax" not in told[1], told
             assert any(each in told[1] for each in LOST), told
-        Launch(world, "tokenizer", folder, 2, 1, *words).finish()
+        Launch(world, kind, folder, 2, 1, *words).finish()
         assert not list(folder.rglob("*.partial*"))
     alone = tmp_path / "alone"
-    Launch(world, "tokenizer", alone, 2, 1, *words).finish()
+    Launch(world, kind, alone, 2, 1, *words).finish()
     for number in range(len(lines)):
+        assert sums(tmp_path / f"{number}") == sums(alone)
         assert digest(tmp_path / f"{number}") == digest(alone)
         assert losses(tmp_path / f"{number}") == losses(alone)
     print(f"{kills} kills, by run: {lines}")

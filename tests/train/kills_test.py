@@ -105,16 +105,23 @@ def alone(tmp_path_factory):
     "kills", [3, pytest.param(20, marks=pytest.mark.slow)], ids=lambda n: f"{n} kills"
 )
 def test_a_run_that_is_killed_is_the_run_that_is_not(alone, kills):
-    rng, folder = random.Random(kills), alone.with_name(f"{kills}")
-    for _ in range(kills):
-        alive = kill_after(start(folder), rng.uniform(0, 0.8))
-        checkpoints = Checkpointer(folder / "checkpoints", read_only=True)
-        step = checkpoints.latest_step
-        checkpoints.close()
-        if not alive:
-            break
-        assert step is None or 0 < step <= STEPS
-    finish(start(folder))
+    """A run that ends too soon to be killed so often is followed by another one."""
+    rng, done, runs = random.Random(kills), 0, 0
+    while done < kills:
+        folder, alive, runs = alone.with_name(f"{kills}-{runs}"), True, runs + 1
+        while alive and done < kills:
+            alive = kill_after(start(folder), rng.uniform(0, 0.8))
+            checkpoints = Checkpointer(folder / "checkpoints", read_only=True)
+            step = checkpoints.latest_step
+            checkpoints.close()
+            assert step is None or 0 < step <= STEPS
+            done += alive
+        finish(start(folder))
+        compare(folder, alone)
+
+
+def compare(folder, alone):
+    """Asserts that a run is that which nobody killed."""
     with np.load(folder / "end.npz") as found, np.load(alone / "end.npz") as wanted:
         assert found.files == wanted.files
         for name in wanted.files:
