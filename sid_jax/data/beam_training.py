@@ -55,7 +55,9 @@ def write_training_data(
     held_out: int,
     config: BeamConfig,
 ) -> None:
-    """Writes Parquet files of what is asked for; all are there and whole, or none.
+    """Writes Parquet files of what is asked for; each is whole or absent.
+
+    They are there once all of them are made.
 
     Args:
       folder: that of the data set.
