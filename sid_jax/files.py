@@ -59,6 +59,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def assembling(folder: str | Path) -> Iterator[Path]:
+    """Yields a new folder within `folder`; on success its files move out, beside it.
+
+    If the block raises, none of them does, and what was written is removed, as in
+    `replacing`.
+
+    Raises:
+      UnwrittenError: the disk is full, or nothing may be written there.
+    """
+    folder = Path(folder)
+    place = folder / "files"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(place)
+        temporary = folder / _hide(place, os.getpid())
+        try:
+            temporary.mkdir()
+            yield temporary
+            for path in sorted(temporary.iterdir()):
+                if path.is_file():
+                    os.replace(path, folder / path.name)
+        finally:
+            _remove(temporary)
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Has an OSError in the block say that `path` could not be written.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from sid_jax.errors import UnwrittenError
-from sid_jax.files import replacing, writing
+from sid_jax.files import assembling, replacing, writing
 
 DEAD = 2**22 + 1  # no process has such a number
 
@@ -127,3 +127,37 @@ def test_an_error_that_names_another_file_stays(tmp_path):
         shutil.copyfile(tmp_path / "items.txt", temporary)
     with pytest.raises(UnwrittenError, match="No such file"):
         write(tmp_path / "out.txt", fail=FileNotFoundError(2, "No such file"))
+
+
+def test_files_are_assembled_together_or_not_at_all(tmp_path):
+    out = tmp_path / "in" / "out"
+    left = out / f".files.{platform.node()}.{DEAD}.partial"
+    left.mkdir(parents=True)  # of a process that was killed
+    (out / "mine").write_text("mine")
+    (out / "a").write_text("old")
+
+    def write(fail=None):
+        with assembling(out) as folder:
+            (folder / "a").write_text("new")
+            (folder / "scratch").mkdir()
+            (folder / "b").write_text("new")
+            if fail:
+                raise fail
+
+    with pytest.raises(KeyError):
+        write(KeyError())
+    with full_disk(), pytest.raises(UnwrittenError, match=f"{out}: cannot be written"):
+        write()
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "mine": "mine",
+        "a": "old",
+    }
+    write()
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "mine": "mine",
+        "a": "new",
+        "b": "new",
+    }
+    there = pytest.raises(UnwrittenError, match="mine/out: cannot be written")
+    with there, assembling(out / "mine" / "out"):
+        raise AssertionError("not reached")

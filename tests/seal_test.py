@@ -1,31 +1,39 @@
 """A bit of an artifact flips, or it is cut: it loads as it was, or says that it cannot.
 
 Each kind of file that is written here and read again is damaged; those of an export
-stand in `flows/export_test.py`, checkpoints in `train/checkpoint_test.py`.
+stand in `flows/export_test.py`, checkpoints in `train/checkpoint_test.py`, records of
+data sets in `data/records_test.py`.
 """
 
 import dataclasses
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data.catalog import Catalog, read_catalog, write_catalog
+from sid_jax.data.catalog import Catalog, Interactions, read_catalog, write_catalog
 from sid_jax.data.cells import CellConfig, Cells
-from sid_jax.data.pairs import PAIRS, read_pairs
-from sid_jax.data.parquet import write_parquet
+from sid_jax.data.datasets import DataConfig, load, save
+from sid_jax.data.pairs import PAIRS, PairConfig, read_pairs
+from sid_jax.data.parquet import read_parquet, seal_parquet
 from sid_jax.data.purchases import read_purchases, write_purchases
+from sid_jax.data.records import SEAL
+from sid_jax.data.texts import read_texts
 from sid_jax.data.vector_files import read_vectors, write_vectors
 from sid_jax.data.vectors import ItemVectors, VectorConfig
 from sid_jax.errors import InputError
 from sid_jax.files import hash_file, write_json
 from sid_jax.flows import corpus
+from sid_jax.flows.preparing import prepare
 from sid_jax.sids.index import build_index
 from sid_jax.sids.index_file import load_index, save_index
 from sid_jax.sids.manifest import PARTS, Manifest, Part, write_parts
@@ -50,6 +58,12 @@ TABLE = SidTable.build(
     Manifest(codebook_sizes=(3, 4, 300), tokenizer="t", cells=(("a", 1), ("b", 2))),
 )
 PART = "part-0-of-1.parquet"
+PIECES = "sequences-00000-of-00001.parquet"
+TOLD = (
+    *(f"items/1.0.0/{each}.json" for each in ("dataset_info", "features", "metadata")),
+    *(f"histories/1.0.0/{each}.json" for each in ("dataset_info", "features")),
+    f"items/1.0.0/{SEAL}",
+)
 
 
 class Artifact(NamedTuple):
@@ -69,9 +83,43 @@ def _write_parts(folder):
     write_parts(folder, [Part(PART, 12, hash_file(folder / PART))], {"of": "this"})
 
 
-def _write_pairs(path):
-    columns = {"left": IDS[:-1], "right": IDS[1:], "count": [3] * 11, "pmi": [0.5] * 11}
-    write_parquet(path, pa.table(columns, PAIRS))
+def _save(root):
+    baskets = [[n, n + 1] for n in range(11)]
+    users, times = [f"u{n % 3}" for n in range(11)], list(range(11))
+    save("mine", (CATALOG, Interactions.from_baskets(users, times, baskets)), root)
+
+
+def _load(root):
+    catalog, data = load(DataConfig(name="mine", data_dir=str(root)))
+    return catalog.table.to_pydict(), data
+
+
+@cache
+def _prepare():
+    """What `sid prepare` writes, by name; where there is no Beam, what it seals."""
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        if find_spec("apache_beam"):
+            _save(folder / "data")
+            data = DataConfig(name="mine", data_dir=str(folder / "data"))
+            pairs = PairConfig(window=1, min_support=1, min_pmi=-9)
+            given = {"texts": "precision", "sequences": 3, "held_out": 0}
+            prepare(data, folder, print, pairs=pairs, **given)
+        else:
+            pairs = {"left": IDS[:-1], "right": IDS[1:]}
+            pairs |= {"count": [3] * 11, "pmi": [0.5] * 11}
+            for name, table in (
+                ("pairs.parquet", pa.table(pairs, PAIRS)),
+                ("texts.parquet", pa.table({"item_id": IDS, "text": IDS[::-1]})),
+                (PIECES, pa.table({"row": [0, 1], "item_ids": [IDS[:3], IDS[3:]]})),
+            ):
+                pq.write_table(table, folder / name, row_group_size=7)
+                seal_parquet(folder / name)
+        return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def _write_prepared(path):
+    path.write_bytes(_prepare()[path.name])
 
 
 def _write_recipe(folder):
@@ -100,7 +148,9 @@ ARTIFACTS = {
         lambda path: write_purchases(path, IDS, np.arange(12)),
         lambda path: read_purchases(path, IDS),
     ),
-    "pairs.parquet": Artifact(_write_pairs, lambda path: read_pairs(path, CATALOG)),
+    "pairs.parquet": Artifact(_write_prepared, lambda path: read_pairs(path, CATALOG)),
+    "texts.parquet": Artifact(_write_prepared, read_texts),
+    PIECES: Artifact(_write_prepared, lambda path: read_parquet(path).to_pylist()),
     "sids.parquet": Artifact(lambda path: write_table(path, TABLE), read_table),
     PARTS: Artifact(
         lambda path: _write_parts(path.parent), lambda path: read_table(path.parent)
@@ -133,6 +183,12 @@ ARTIFACTS = {
         lambda path: write_json(path, {"retailers": ["east", "west"]}),
         lambda path: corpus.read_retailers(path.parent),
     ),
+}
+ARTIFACTS |= {
+    f"mine/{name}": Artifact(
+        lambda path: _save(path.parents[3]), lambda path: _load(path.parents[3])
+    )
+    for name in TOLD
 }
 
 

@@ -2,22 +2,34 @@
 
 # pyright: reportMissingImports=false
 
+import logging
+import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import tensorflow_datasets as tfds
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from sid_jax.data.records import open_records, reading_records
 from sid_jax.errors import InputError
 
 _AT_ONCE = 1000
 """Records that are read together: one by one takes longer."""
+_TRACEBACKS = (
+    "apache_beam.runners.common",
+    "apache_beam.runners.worker.sdk_worker",
+    "apache_beam.runners.portability.local_job_service",
+)
+"""Loggers of workers' exceptions, which reach us as exceptions, too."""
+_REFUSED = re.compile(r"\bInputError: (.+?) \[while running ")
+_UNWRITTEN = re.compile(r"Error: \[Errno (\d+)\][^\n'\[]*(?:'([^'\n]+)')?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +62,32 @@ class BeamConfig:
             raise InputError(f"--runner {self.runner}: {error}") from None
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """Has what stopped a worker raised here, where Beam tells it as text.
+
+    Raises:
+      InputError: as a worker did.
+      OSError: as a worker did, with its number and its file.
+    """
+    logs = [logging.getLogger(name) for name in _TRACEBACKS]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except RuntimeError as error:
+        if told := _REFUSED.search(f"{error}"):
+            raise InputError(told[1]) from error
+        if told := _UNWRITTEN.search(f"{error}"):
+            number, file = int(told[1]), told[2]
+            raise OSError(number, os.strerror(number), file) from error
+        raise
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
 class ReadRecords(beam.PTransform):
     """The records of a configuration of a data set, in any order.
 
@@ -73,13 +111,16 @@ class ReadRecords(beam.PTransform):
 
 
 def _list_shards(_: None, folder: str) -> Iterator[int]:
-    builder: Any = tfds.builder_from_directory(folder)
+    builder = open_records(Path(folder))
     yield from range(builder.info.splits["train"].num_shards)
 
 
 def _read_shard(shard: int, folder: str) -> Iterator[dict[str, Any]]:
-    builder: Any = tfds.builder_from_directory(folder)
-    source = builder.as_data_source(split=f"train[{shard}shard]")
+    builder = open_records(Path(folder))
+    with reading_records(Path(folder)):
+        source = builder.as_data_source(split=f"train[{shard}shard]")
     for start in range(0, len(source), _AT_ONCE):
         stop = min(start + _AT_ONCE, len(source))
-        yield from source.__getitems__(range(start, stop))
+        with reading_records(Path(folder)):
+            records = source.__getitems__(range(start, stop))
+        yield from records

@@ -8,7 +8,7 @@ worker sees them. The rules are those of `parsing.py`.
 from pathlib import Path
 from typing import Any
 
-from sid_jax.data.beam import BeamConfig
+from sid_jax.data.beam import BeamConfig, running
 from sid_jax.data.beam_files import FileRecords
 from sid_jax.data.beam_histories import HistoryRecords
 from sid_jax.data.beam_items import ItemRecords
@@ -46,7 +46,8 @@ def import_files(
                 data_dir=folder,
                 file_format="array_record",
             )
-            prepare(builder, beam_runner=runner, beam_options=options)
+            with running():
+                prepare(builder, beam_runner=runner, beam_options=options)
             return builder.counts, builder.notes
 
         report = folder / "report.json"

@@ -20,16 +20,18 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import tensorflow_datasets as tfds
 from apache_beam.io import WriteToParquet
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 
-from sid_jax.data.beam import BeamConfig, ReadRecords
+from sid_jax.data.beam import BeamConfig, ReadRecords, running
 from sid_jax.data.builders import VERSION
 from sid_jax.data.datasets import make_catalog
 from sid_jax.data.flavours import make_texts
 from sid_jax.data.pairs import PAIRS, PairConfig, pointwise
+from sid_jax.data.parquet import seal_parquet
+from sid_jax.data.records import open_records
 from sid_jax.data.sequences import cut_ranges
+from sid_jax.files import assembling
 
 _TEXTS = pa.schema({"item_id": pa.string(), "text": pa.string()})
 _SEQUENCES = pa.schema(
@@ -55,6 +57,8 @@ def write_training_data(
 ) -> None:
     """Writes Parquet files of what is asked for; each is whole or absent.
 
+    They are there once all of them are made.
+
     Args:
       folder: that of the data set.
       out: where `texts.parquet`, `pairs.parquet` and `sequences-*.parquet` go.
@@ -66,40 +70,52 @@ def write_training_data(
       config: where the pipeline runs.
 
     Raises:
-      InputError: Beam has no such runner.
+      InputError: Beam has no such runner, or the data set is damaged.
+      UnwrittenError: the disk is full, or nothing may be written there.
     """
     runner, options = config.open()
-    out.mkdir(parents=True, exist_ok=True)
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    with (
+        assembling(out) as out,
+        running(),
+        beam.Pipeline(runner=runner, options=options) as pipeline,
+    ):
         if recipe:
             items = folder / "items" / VERSION
-            info: Any = tfds.builder_from_directory(items).info
-            texts = MakeTexts(info.metadata["attributes"], recipe, title_words)
+            types = open_records(items).info.metadata["attributes"]
+            texts = MakeTexts(types, recipe, title_words)
             _ = (
                 pipeline
                 | "items" >> ReadRecords(items)
                 | texts
-                | "texts.parquet" >> _write(out / "texts", _TEXTS, 1)
+                | "texts.parquet" >> _Write(out / "texts", _TEXTS, 1)
             )
         if pairs is not None or sequences:
             histories = pipeline | ReadRecords(folder / "histories" / VERSION)
             if pairs is not None:
                 found = histories | MinePairs(pairs, held_out)
-                _ = found | "pairs.parquet" >> _write(out / "pairs", PAIRS, 1)
+                _ = found | "pairs.parquet" >> _Write(out / "pairs", PAIRS, 1)
             if sequences:
                 found = histories | CutSequences(sequences, held_out)
-                _ = found | "sequences" >> _write(out / "sequences", _SEQUENCES)
+                _ = found | "sequences" >> _Write(out / "sequences", _SEQUENCES)
 
 
-def _write(path: Path, schema: pa.Schema, num_shards: int = 0) -> beam.PTransform:
-    return WriteToParquet(
-        str(path),
-        schema,
-        codec="zstd",
-        file_name_suffix=".parquet",
-        num_shards=num_shards,
-        shard_name_template="" if num_shards else None,
-    )
+class _Write(beam.PTransform):
+    """Writes rows to Parquet with checksums, which Beam's own files have none of."""
+
+    def __init__(self, path: Path, schema: pa.Schema, num_shards: int = 0):
+        super().__init__()
+        self._path, self._schema, self._num_shards = path, schema, num_shards
+
+    def expand(self, input_or_inputs: PCollection) -> Any:
+        files = input_or_inputs | "write" >> WriteToParquet(
+            str(self._path),
+            self._schema,
+            codec="zstd",
+            file_name_suffix=".parquet",
+            num_shards=self._num_shards,
+            shard_name_template="" if self._num_shards else None,
+        )
+        return files | beam.Reshuffle() | "seal" >> beam.Map(seal_parquet)
 
 
 class MakeTexts(beam.PTransform):

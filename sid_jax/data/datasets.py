@@ -29,6 +29,7 @@ from sid_jax.data.builders import (
     Imported,
 )
 from sid_jax.data.catalog import Catalog, Interactions
+from sid_jax.data.records import read_records, reading_records, seal_records
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
 
@@ -64,21 +65,25 @@ def load(config: DataConfig) -> Contents:
     Builds those of `BUILTIN` on first use (under a minute, with progress lines).
 
     Raises:
-      InputError: no such data set, or its source is not at hand.
+      InputError: no such data set, its source is not at hand, or it is damaged.
     """
     folder = find_folder(config)
-    metadata, records = _read_records(folder, "items")
-    catalog = make_catalog(records, metadata["attributes"])
+    items, histories = folder / "items" / VERSION, folder / "histories" / VERSION
+    metadata, records = read_records(items)
+    with reading_records(items):
+        catalog = make_catalog(records, metadata["attributes"])
     if not is_prepared(folder, "histories"):
         return catalog, None
-    return catalog, _read_histories(folder, catalog)
+    _, records = read_records(histories)
+    with reading_records(histories):
+        return catalog, _make_histories(records, catalog)
 
 
 def find_folder(config: DataConfig) -> Path:
     """The folder of a data set; builds one of `BUILTIN` on first use.
 
     Raises:
-      InputError: as `load`.
+      InputError: no such data set, or its source is not at hand.
     """
     root = find_root(config.data_dir)
     folder = root / config.name
@@ -166,6 +171,8 @@ def staging(name: str, root: Path) -> Iterator[Path]:
             part.rename(folder / part.name)
         (folder / name).rmdir()
         shutil.rmtree(folder / "downloads", ignore_errors=True)
+        for told in folder.glob(f"*/{VERSION}/dataset_info.json"):
+            seal_records(told.parent)
 
 
 def prepare(builder: CatalogBuilder, **options: Any) -> None:
@@ -189,14 +196,6 @@ def prepare(builder: CatalogBuilder, **options: Any) -> None:
         tfds.display_progress_bar(True)
 
 
-def _read_records(folder: Path, config: str) -> tuple[Any, list[dict[str, Any]]]:
-    builder: Any = tfds.builder_from_directory(folder / config / VERSION)
-    source = builder.as_data_source(split="train")
-    # All at once: one by one takes twice as long.
-    records = source.__getitems__(list(range(len(source))))
-    return builder.info.metadata, sorted(records, key=lambda record: record["row"])
-
-
 def make_catalog(records: list[dict[str, Any]], types: Mapping[str, str]) -> Catalog:
     """The catalog of records of items in order, with attributes of these types."""
     names = iter(_decode(records, "categories"))
@@ -217,8 +216,7 @@ def make_catalog(records: list[dict[str, Any]], types: Mapping[str, str]) -> Cat
     )
 
 
-def _read_histories(folder: Path, catalog: Catalog) -> Interactions:
-    _, records = _read_records(folder, "histories")
+def _make_histories(records: list[dict[str, Any]], catalog: Catalog) -> Interactions:
     row_of = {item_id.encode(): row for row, item_id in enumerate(catalog.item_ids)}
     counts = [len(record["times"]) for record in records]
     stores = np.concatenate([np.asarray(record["retailers"]) for record in records])

@@ -7,7 +7,7 @@ which is compared where a file is read as a whole; other programs' files have no
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,29 @@ def write_parquet(path: str | Path, table: pa.Table) -> None:
     sealed = table.replace_schema_metadata({_DIGEST: digest_table(table)})
     with replacing(path) as temporary:
         pq.write_table(sealed, temporary, write_page_checksum=True)
+
+
+def seal_parquet(path: str | Path) -> None:
+    """Writes a file of another program again as `write_parquet` does; whole, or not.
+
+    It may be larger than memory: one row group at a time is held.
+
+    Raises:
+      InputError: it is missing, damaged or no Parquet.
+      UnwrittenError: see `replacing`.
+    """
+    with reading_parquet(path):
+        file = open_parquet(path)
+    with file:
+        told = {_DIGEST: digest_tables(_row_groups(path, file))}
+        schema = file.schema_arrow.with_metadata(told)
+        options: Any = {"compression": "zstd", "write_page_checksum": True}
+        with (
+            replacing(path) as temporary,
+            pq.ParquetWriter(temporary, schema, **options) as writer,
+        ):
+            for table in _row_groups(path, file):
+                writer.write_table(table)
 
 
 def read_parquet(path: str | Path, content: pa.Buffer | None = None) -> pa.Table:
@@ -71,14 +94,28 @@ def reading_parquet(path: str | Path) -> Iterator[None]:
 
 def digest_table(table: pa.Table) -> str:
     """SHA-256 (hex) of names, types and values, however the table is chunked."""
+    return digest_tables([table])
+
+
+def digest_tables(tables: Iterable[pa.Table]) -> str:
+    """`digest_table` of tables of one schema, one under the other."""
+    columns: dict[int, Any] = defaultdict(lambda: defaultdict(hashlib.sha256))
+    for table in tables:
+        for number, name in enumerate(table.column_names):
+            for chunk in table.column(number).chunks:
+                _feed(columns[number], name, chunk)
     whole = hashlib.sha256()
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        streams: dict[str, Any] = defaultdict(hashlib.sha256)
-        for chunk in column.chunks:
-            _feed(streams, name, chunk)
+    for _, streams in sorted(columns.items()):
         for place in sorted(streams):
             whole.update(f"{place!r} {streams[place].hexdigest()}\n".encode())
     return whole.hexdigest()
+
+
+def _row_groups(path: str | Path, file: pq.ParquetFile) -> Iterator[pa.Table]:
+    for number in range(file.num_row_groups):
+        with reading_parquet(path):
+            table = file.read_row_group(number)
+        yield table
 
 
 def _feed(streams: dict[str, Any], place: str, array: pa.Array) -> None:

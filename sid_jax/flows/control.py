@@ -49,7 +49,6 @@ def judge_control(
         created_by=f"sid_jax {__version__}",
     )
     table = SidTable.build(catalog.item_ids, codes, None, manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / runs.SIDS, table)
     return judge_codes(
         codes,

@@ -16,6 +16,7 @@ from sid_jax.data.parsing import read_items
 from sid_jax.data.texts import match_texts, read_texts
 from sid_jax.data.vector_files import write_vectors
 from sid_jax.errors import InputError
+from sid_jax.files import writing
 from sid_jax.flows.runs import Log
 from sid_jax.models.text import BATCH_TOKENS, TextEncoder, load_encoder
 from sid_jax.sids.mapped import load_npz, save_npz
@@ -111,7 +112,8 @@ def _encode(
         batch_tokens = _ACCELERATOR_TOKENS * jax.device_count()
     unique = list(dict.fromkeys(texts))
     found, digest = [], model.digest()
-    parts.mkdir(parents=True, exist_ok=True)
+    with writing(parts):
+        parts.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(unique), _PART):
         chunk = unique[start : start + _PART]
         key = hashlib.sha256(json.dumps([digest, chunk]).encode()).hexdigest()

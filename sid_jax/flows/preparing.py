@@ -38,7 +38,8 @@ def prepare(
 
     Raises:
       InputError: nothing is asked for, a file of it is there, the data set has no
-        histories, or Beam is not at hand.
+        histories or is damaged, or Beam is not at hand.
+      UnwrittenError: the disk is full, or nothing may be written there.
     """
     wanted = {"texts": texts, "pairs": pairs, "sequences": sequences}
     names = [name for name, given in wanted.items() if given]

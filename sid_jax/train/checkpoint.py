@@ -22,6 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from sid_jax.errors import InputError, UnwrittenError
+from sid_jax.files import writing
 from sid_jax.train.checksum import checksum
 from sid_jax.train.hosts import is_lost
 from sid_jax.typing import PyTree
@@ -180,9 +181,10 @@ class Checkpointer:
                 log(f"{error}")
             aside = self._folder.parent / "damaged" / str(step)
             log(f"it is put aside as {aside}; the one of step {max(earlier)} is next")
-            aside.parent.mkdir(exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            (self._folder / str(step)).rename(aside)
+            with writing(aside):
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._folder / str(step)).rename(aside)
             self._manager.reload()
 
     def restore_params(

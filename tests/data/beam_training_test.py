@@ -1,5 +1,7 @@
 """Texts, pairs and sequences made on Beam are those of one machine."""
 
+import logging
+import resource
 from functools import partial
 
 import numpy as np
@@ -7,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
+from sid_jax import config
+from sid_jax.cli import main
 from sid_jax.data import datasets
 from sid_jax.data.catalog import Catalog, Interactions
 from sid_jax.data.datasets import DataConfig
@@ -154,3 +158,50 @@ def test_items_alone_have_neither_pairs_nor_sequences(tmp_path, save):
     (tmp_path / "sequences-00001-of-00003.parquet").touch()
     with pytest.raises(InputError, match=r"00003\.parquet exists"):
         prepare(data, tmp_path, print, sequences=5)
+
+
+def run_prepare(tmp_path, *words):
+    """`sid prepare` into `in/out`: its exit code, and what is there then."""
+    root, out = tmp_path / "tfds", tmp_path / "in" / "out"
+    words = ("--texts", "precision", "--pairs", "--sequences", 5, *words)
+    words = ("prepare", "--data", "mine", "--data-dir", root, "--out", out, *words)
+    code = main([*map(str, words)])
+    return code, sorted(path.name for path in out.rglob("*")) if out.is_dir() else []
+
+
+@pytest.mark.parametrize(
+    "size", [600, *(pytest.param(size, marks=pytest.mark.slow) for size in (0, 1500))]
+)
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, save, capsys, caplog, size):
+    save(make_contents(0))
+    assert config, "imported before the disk is full"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        code, there = run_prepare(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    err = capsys.readouterr().err
+    assert (code, there) == (2, []), err
+    assert f"sid prepare: {tmp_path / 'in' / 'out'}: cannot be written (" in err
+    assert "Traceback" not in err and "make room there" in err
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path, save, capsys):
+    save(make_contents(0))
+    (tmp_path / "in").write_text("mine")
+    assert run_prepare(tmp_path) == (2, [])
+    assert f"{tmp_path / 'in' / 'out'}: cannot be written (" in capsys.readouterr().err
+    assert (tmp_path / "in").read_text() == "mine"
+
+
+def test_a_damaged_data_set_is_told(tmp_path, save, capsys):
+    save(make_contents(0))
+    folder = tmp_path / "tfds" / "mine" / "histories" / "1.0.0"
+    path = sorted(folder.glob("*array_record*"))[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run_prepare(tmp_path) == (2, [])
+    err = capsys.readouterr().err
+    assert f"sid prepare: data set {folder} is damaged (" in err, err
+    assert "import it again" in err and "Traceback" not in err

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_jax.data.parquet import digest_table, read_parquet, write_parquet
+from sid_jax.data.parquet import (
+    digest_table,
+    digest_tables,
+    read_parquet,
+    seal_parquet,
+    write_parquet,
+)
 from sid_jax.errors import InputError
 
 TABLE = pa.table(
@@ -37,6 +43,7 @@ def test_the_digest_is_of_values_however_they_are_chunked(cuts):
     ends = [0, *np.cumsum(cuts).clip(max=4).tolist(), 4]
     parts = [TABLE.slice(a, b - a) for a, b in pairwise(ends)]
     assert digest_table(pa.concat_tables(parts)) == digest_table(TABLE)
+    assert digest_tables(parts) == digest_table(TABLE)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +74,24 @@ def test_other_values_have_another_digest(tmp_path, name, values):
         read_parquet(path)
     pq.write_table(other, path)  # of another program
     assert read_parquet(path).num_rows == 4
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE.slice(0, 0)], ids=["rows", "none"])
+def test_a_file_of_another_program_is_sealed_row_group_by_row_group(tmp_path, table):
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=2)
+    groups = pq.ParquetFile(path).num_row_groups
+    for _ in range(2):  # once more changes nothing
+        seal_parquet(path)
+        assert digest_table(read_parquet(path)) == digest_table(table)
+        assert pq.ParquetFile(path).num_row_groups == groups
+    told = pq.read_schema(path).metadata
+    other = table.set_column(3, "sold", [[7] * len(table)])
+    if len(table):
+        pq.write_table(other.replace_schema_metadata(told), path)
+        with pytest.raises(InputError, match="not what was written"):
+            read_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"a\.parquet: not a readable Parquet"):
+        seal_parquet(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.parquet"]
