@@ -101,6 +101,7 @@ class Progress:
         examples: int,
         show: Sequence[str] = (),
         flops: float = 0.0,
+        devices: int = 1,
     ):
         """Begins at no step yet.
 
@@ -109,9 +110,10 @@ class Progress:
           examples: examples a step.
           show: metrics in the line beside the loss.
           flops: of a step, on all devices; 0 if nobody asks.
+          devices: that a step runs on.
         """
         self._steps, self._examples, self._show = steps, examples, tuple(show)
-        self._flops = flops
+        self._flops, self._devices = flops, devices
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -137,7 +139,7 @@ class Progress:
             "steps_per_second": done / seconds,
             "examples_per_second": done * self._examples / seconds,
             "input_wait": self._waited / seconds,
-            **utilisation(self._flops, seconds / done),
+            **utilisation(self._flops, seconds / done, self._devices),
             **memory_in_use(),
         }
 

@@ -144,13 +144,14 @@ class Chip:
 
 
 def test_devices_tell_their_use_and_memory(monkeypatch):
-    chips = [Chip(3e9), Chip(5e9), Chip(None)]
+    """Their use is that of the devices that the step runs on; another one is idle."""
+    chips = [Chip(3e9), Chip(5e9), Chip(None), Chip(None)]
     monkeypatch.setattr("jax.devices", lambda: chips)
     monkeypatch.setattr("jax.local_devices", lambda: chips)
-    monkeypatch.setattr("jax.device_count", lambda: 3)
+    monkeypatch.setattr("jax.device_count", lambda: 4)
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    progress = Progress(10, 8, flops=3 * 197e12 / 10)
+    progress = Progress(10, 8, flops=3 * 197e12 / 10, devices=3)
     found = progress.rates(4)  # two steps a second
     np.testing.assert_allclose(found["mfu"], 0.2)
     assert found["device_gb"] == 5.0 and found["examples_per_second"] == 16
