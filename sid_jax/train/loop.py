@@ -265,7 +265,8 @@ def fit(
             if log_now or eval_now or save_now:
                 guard.check(window, checkpoints.latest_step)
             if log_now:
-                values = window.means() | progress.rates(step)
+                means = window.means()
+                values = means | progress.rates(step, means.get("tokens"))
                 records.write(step, values)
                 log(progress.line(step, values))
                 progress.restart(step)
