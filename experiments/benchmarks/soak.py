@@ -256,11 +256,18 @@ class Server:
 
 
 def sample(process: int) -> tuple[float, int, int]:
-    """Memory in MB, threads and open files of a process (Linux)."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    told = dict(line.split(":", 1) for line in lines)
-    files = len(os.listdir(f"/proc/{process}/fd"))
-    return int(told["VmRSS"].split()[0]) / 1024, int(told["Threads"]), files
+    """Memory in MB, threads and open files of a process (Linux).
+
+    Raises:
+      ProcessLookupError: it has ended, or just ends and holds no memory any more.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        told = dict(line.split(":", 1) for line in lines)
+        files = len(os.listdir(f"/proc/{process}/fd"))
+        return int(told["VmRSS"].split()[0]) / 1024, int(told["Threads"]), files
+    except (FileNotFoundError, PermissionError, KeyError) as error:
+        raise ProcessLookupError(f"process {process} has ended") from error
 
 
 def judge_samples(samples: list[tuple[float, int, int]]) -> tuple[list[str], list[str]]:
@@ -317,11 +324,12 @@ def soak(
                 faults += trainer.stop()
                 trainer, stops = Trainer(root), stops[1:]
             time.sleep(1)
-            if trainer.process.poll() is not None:
+            try:
+                trainer.samples.append(sample(trainer.process.pid))
+            except ProcessLookupError:
                 faults.append(f"the trainer ended: {root / 'trainer.txt'}")
                 break
             samples.append(sample(os.getpid()))
-            trainer.samples.append(sample(trainer.process.pid))
             if len(samples) % 60 == 0:
                 log(
                     f"{spent / 60:.0f} of {seconds / 60:.0f} min: "

@@ -17,6 +17,7 @@ COLLECTIVES = (
     "collective-permute",
 )
 
+_ANEW = "rematted_computation"  # JAX's name for what is computed a second time
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -35,7 +36,8 @@ class Account:
       arguments: bytes of what goes in, of which results may take the place.
       results: bytes of what comes out and takes no argument's place.
       scratch: bytes beside these while it runs.
-      flops: of products of matrices, as `count_flops` has it, on all devices.
+      flops: of products of matrices, as `count_flops` has it, on all devices; what is
+        computed anew counts.
       collectives: kind -> how often it runs, and the bytes of its results in all.
       seconds: that compiling took.
     """
@@ -73,7 +75,7 @@ def compile_program(traced: Any) -> Account:
     )
 
 
-def count_flops(jaxpr: Any) -> float:
+def count_flops(jaxpr: Any, *, anew: bool = True) -> float:
     """Operations of a program's products of matrices, 2 for each pair of factors.
 
     What stands in a scan counts as often as it runs, in a `while` once, and of branches
@@ -81,9 +83,13 @@ def count_flops(jaxpr: Any) -> float:
 
     Args:
       jaxpr: as `jax.make_jaxpr(f)(...)` gives it.
+      anew: whether to count what `jax.checkpoint` computes a second time for a
+        gradient.
     """
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if not anew and _ANEW in str(equation.source_info.name_stack):
+            continue
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             (left, _), _ = params["dimension_numbers"]
@@ -91,7 +97,7 @@ def count_flops(jaxpr: Any) -> float:
             total += 2.0 * shared * math.prod(equation.outvars[0].aval.shape)
             continue
         leaves = jax.tree.leaves(list(params.values()), is_leaf=_is_program)
-        inside = [count_flops(each) for each in leaves if _is_program(each)]
+        inside = [count_flops(each, anew=anew) for each in leaves if _is_program(each)]
         if name == "cond":
             total += max(inside)
         else:

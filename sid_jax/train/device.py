@@ -19,15 +19,17 @@ PEAK_FLOPS = {
 without sparsity; cloud.google.com/tpu/docs/system-architecture-tpu-vm."""
 
 
-def utilisation(flops: float, seconds: float) -> dict[str, float]:
-    """`mfu`, the share of all devices' peak that a step uses (Chowdhery et al. 2022);
+def utilisation(flops: float, seconds: float, devices: int) -> dict[str, float]:
+    """`mfu`, the share of the devices' peak that a step uses (Chowdhery et al. 2022);
     empty where the peak is not known.
 
     Args:
-      flops: of a step, on all devices, as `account.count_flops` has it.
+      flops: of a step, on all devices, as `account.count_flops(anew=False)` has it:
+        what is computed anew to save memory is no use of a device.
       seconds: that it takes.
+      devices: how many of them the step runs on.
     """
-    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind, 0) * jax.device_count()
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind, 0) * devices
     return {"mfu": flops / seconds / peak} if peak and flops else {}
 
 

@@ -1,6 +1,7 @@
 """A loss that is no number, or explodes, ends a run in words that help to mend it."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 
 from sid_jax.errors import InputError
 from sid_jax.files import replacing
+from sid_jax.train.hosts import is_first
 from sid_jax.train.progress import Window
 from sid_jax.typing import PyTree
 
@@ -35,12 +37,18 @@ class Guard:
         """Arguments as in `loop.fit` and its configuration."""
         rank = jax.process_index()
         self._path = folder / (f"diverged-{rank}.json" if rank else "diverged.json")
-        self._path.unlink(missing_ok=True)  # of a run that was mended
+        if is_first():  # no other process writes one before a step that they share
+            for left in [
+                *folder.glob("diverged.json"),
+                *folder.glob("diverged-*.json"),
+            ]:
+                left.unlink(missing_ok=True)  # of a run that was mended
         self._growth, self._stream, self._describe = max_growth, stream, describe
-        self._limit = float("inf")
+        self._limit = None if max_growth else math.inf
 
     def check(self, window: Window, good: int | None) -> None:
-        """Looks at the steps of a window; the first loss it sees is the measure.
+        """Looks at the steps of a window; the first loss it sees is the measure, and no
+        loss explodes where that is 0.
 
         Args:
           window: the steps since the last check, or some more.
@@ -49,8 +57,8 @@ class Guard:
         Raises:
           Diverged: a loss or a gradient is not finite, or a loss is too large.
         """
-        if self._growth and self._limit == float("inf"):
-            self._limit = self._growth * abs(window.first_loss())
+        if self._limit is None:
+            self._limit = self._growth * abs(window.first_loss()) or math.inf
         bad = window.first_bad(self._limit)
         if bad is None:
             return

@@ -225,8 +225,8 @@ def fit(
         )
         flops = 0.0
         if is_known():  # a second trace, for accelerators alone
-            flops = count_flops(train_step.trace(state, batch, key).jaxpr)
-        progress = Progress(config.steps, examples, config.show, flops)
+            flops = count_flops(train_step.trace(state, batch, key).jaxpr, anew=False)
+        progress = Progress(config.steps, examples, config.show, flops, devices.size)
         guard = Guard(folder, config.max_growth, stream, describe)
         profiler = Profiler(folder / "profile", start, config.profile)
         stack.callback(profiler.close)
@@ -265,7 +265,8 @@ def fit(
             if log_now or eval_now or save_now:
                 guard.check(window, checkpoints.latest_step)
             if log_now:
-                values = window.means() | progress.rates(step)
+                means = window.means()
+                values = means | progress.rates(step, means.get("tokens"))
                 records.write(step, values)
                 log(progress.line(step, values))
                 progress.restart(step)

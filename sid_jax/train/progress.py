@@ -101,6 +101,7 @@ class Progress:
         examples: int,
         show: Sequence[str] = (),
         flops: float = 0.0,
+        devices: int = 1,
     ):
         """Begins at no step yet.
 
@@ -109,9 +110,10 @@ class Progress:
           examples: examples a step.
           show: metrics in the line beside the loss.
           flops: of a step, on all devices; 0 if nobody asks.
+          devices: that a step runs on.
         """
         self._steps, self._examples, self._show = steps, examples, tuple(show)
-        self._flops = flops
+        self._flops, self._devices = flops, devices
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -125,19 +127,26 @@ class Progress:
         yield
         self._waited += time.perf_counter() - began
 
-    def rates(self, step: int) -> dict[str, float]:
-        """steps_per_second, examples_per_second, and input_wait, the share of the time
-        that went into waiting for batches; what devices say of their use and memory;
-        empty while there is no step.
+    def rates(self, step: int, tokens: float | None = None) -> dict[str, float]:
+        """steps_per_second, examples_per_second, tokens_per_second, and input_wait, the
+        share of the time that went into waiting for batches; what devices say of their
+        use and memory; empty while there is no step.
+
+        Args:
+          step: steps done.
+          tokens: of an example, for tokens_per_second; None where a task tells none.
         """
         done, seconds = step - self._from, time.perf_counter() - self._clock
         if done < 1 or seconds <= 0:
             return {}
+        examples = done * self._examples / seconds
+        spelled = {} if tokens is None else {"tokens_per_second": tokens * examples}
         return {
             "steps_per_second": done / seconds,
-            "examples_per_second": done * self._examples / seconds,
+            "examples_per_second": examples,
+            **spelled,
             "input_wait": self._waited / seconds,
-            **utilisation(self._flops, seconds / done),
+            **utilisation(self._flops, seconds / done, self._devices),
             **memory_in_use(),
         }
 
@@ -159,9 +168,8 @@ class Progress:
             rate = values["steps_per_second"]
             parts.append(f"{rate:.3g} steps/s")
             parts.append(f"{values['examples_per_second']:.4g} examples/s")
-            if "tokens" in values:  # of an example
-                tokens = values["tokens"] * values["examples_per_second"]
-                parts.append(f"{tokens:.4g} tokens/s")
+            if "tokens_per_second" in values:
+                parts.append(f"{values['tokens_per_second']:.4g} tokens/s")
             if "mfu" in values:
                 parts.append(f"MFU {values['mfu']:.1%}")
             if "device_gb" in values:

@@ -168,7 +168,7 @@ class RetrieverTask:
             for level in range(self.vocab.num_levels)
         }
         tokens = count * self.vocab.num_levels
-        metrics["tokens"] = (tokens, jnp.float32(len(asks)))  # an example
+        metrics["tokens"] = (tokens, jnp.float32(len(asks)))  # learned, an example
         if self.config.level_weights:
             weights = jnp.asarray(self.config.level_weights)
             gains, means = gains * weights, means * weights

@@ -105,7 +105,8 @@ class ScorerTask:
         if smoothing:
             told = (1 - smoothing) * told + smoothing * scores.mean(axis=-1)
         loss = ((total - told) * asks).sum() / jnp.maximum(count, 1)
-        return loss, ({}, Stats())
+        tokens = count, jnp.float32(len(asks))  # items that are learned, an example
+        return loss, ({"tokens": tokens}, Stats())
 
     def weight(self, batch: PyTree) -> Float[Array, ""]:
         return _asks(batch).sum().astype(jnp.float32)

@@ -10,6 +10,7 @@ from sid_jax.flows.corpus import Corpus
 from sid_jax.flows.ranker import load_ranker, rank
 from sid_jax.flows.retriever import choose_requests, load_retriever
 from sid_jax.sids.index import Products
+from sid_jax.train.progress import read_metrics
 
 EXPERIMENT = """
 from dataclasses import replace
@@ -51,6 +52,16 @@ def found(world, folder):
     np.testing.assert_array_equal(asked.basket, told.basket)
     answers = [vars(products).values() for products, _ in speller.retrieve(asked)]
     return scorer, told, Products(*map(np.concatenate, zip(*answers, strict=True)))
+
+
+def test_both_runs_tell_tokens_a_second(world, folder):
+    """Of what is learned, as many as of an example times examples."""
+    for run in (world.retriever, folder):
+        for row in read_metrics(run / "metrics.jsonl"):
+            if "examples_per_second" in row:
+                wanted = row["tokens"] * row["examples_per_second"]
+                assert row["tokens"] > 0
+                np.testing.assert_allclose(row["tokens_per_second"], wanted)
 
 
 def test_the_order_is_of_both_models_scores(found):

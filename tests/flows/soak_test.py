@@ -1,5 +1,7 @@
 """The soak: what it checks can fail, and what is served under load is right."""
 
+import os
+import subprocess
 import time
 from dataclasses import replace
 
@@ -59,6 +61,17 @@ def test_each_fault_of_an_answer_is_found(soak, served):
     store = replace(served, index=bare)
     found = soak.find_faults(store, requests, good, None)
     assert set(found) == {"a product that the store does not carry"}
+
+
+def test_a_process_that_ends_is_told_by_its_sample(soak):
+    """As soon as it has ended, whether anybody has asked for its code or not."""
+    assert soak.sample(os.getpid())[0] > 1
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    for _ in range(2):
+        with pytest.raises(ProcessLookupError, match="has ended"):
+            soak.sample(process.pid)
+        process.wait()
 
 
 def test_memory_that_grows_is_found_and_its_warm_up_is_not(soak):

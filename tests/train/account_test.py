@@ -25,6 +25,11 @@ def batched(x, w):
     return jnp.einsum("bi,cij->bcj", x, jnp.stack([w, w, w])).sum(axis=1)
 
 
+def checkpointed(x, w):  # blocks in a scan, the whole anew once more
+    block = jax.checkpoint(product)
+    return jax.lax.scan(lambda x, _: (block(x, w), None), x, None, length=5)[0].sum()
+
+
 @pytest.mark.parametrize(
     ("program", "products"),
     [
@@ -40,6 +45,22 @@ def batched(x, w):
 def test_products_count_as_often_as_they_run(program, products):
     shapes = jax.ShapeDtypeStruct((3, 8), "float32"), jax.ShapeDtypeStruct((8, 8), "f4")
     assert count_flops(jax.make_jaxpr(program)(*shapes)) == products * 2 * 3 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("program", "products", "anew"),
+    [
+        (lambda x, w: scanned(x, w).sum(), 5 * 3, 0),
+        (checkpointed, 5 * 3, 5),
+        (jax.checkpoint(checkpointed), 5 * 3, 5 * 2),
+        (jax.jit(lambda x, w: jax.checkpoint(jax.jit(product))(x, w).sum()), 3, 1),
+    ],
+)
+def test_what_is_computed_anew_is_told_apart(program, products, anew):
+    shapes = jax.ShapeDtypeStruct((3, 8), "float32"), jax.ShapeDtypeStruct((8, 8), "f4")
+    traced = jax.make_jaxpr(jax.grad(program, (0, 1)))(*shapes)
+    assert count_flops(traced, anew=False) == products * 2 * 3 * 8 * 8
+    assert count_flops(traced) == (products + anew) * 2 * 3 * 8 * 8
 
 
 def test_a_program_is_accounted_for_a_device():

@@ -97,6 +97,10 @@ def test_the_line_tells_rate_and_time_left():
     rates = progress.rates(10)
     ratio = rates["examples_per_second"] / rates["steps_per_second"]
     np.testing.assert_allclose(ratio, 32)
+    assert "tokens_per_second" not in rates
+    rates = progress.rates(10, 2.5)
+    ratio = rates["tokens_per_second"] / rates["examples_per_second"]
+    np.testing.assert_allclose(ratio, 2.5)
     values = {"loss": 0.25, "fvu": 0.5, "hidden": 9.0}
     values |= {"steps_per_second": 2.0, "examples_per_second": 64.0, "input_wait": 0.01}
     line = progress.line(10, values)
@@ -144,17 +148,18 @@ class Chip:
 
 
 def test_devices_tell_their_use_and_memory(monkeypatch):
-    chips = [Chip(3e9), Chip(5e9), Chip(None)]
+    """Their use is that of the devices that the step runs on; another one is idle."""
+    chips = [Chip(3e9), Chip(5e9), Chip(None), Chip(None)]
     monkeypatch.setattr("jax.devices", lambda: chips)
     monkeypatch.setattr("jax.local_devices", lambda: chips)
-    monkeypatch.setattr("jax.device_count", lambda: 3)
+    monkeypatch.setattr("jax.device_count", lambda: 4)
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    progress = Progress(10, 8, flops=3 * 197e12 / 10)
-    found = progress.rates(4)  # two steps a second
+    progress = Progress(10, 8, flops=3 * 197e12 / 10, devices=3)
+    found = progress.rates(4, 5.0)  # two steps a second
     np.testing.assert_allclose(found["mfu"], 0.2)
     assert found["device_gb"] == 5.0 and found["examples_per_second"] == 16
-    line = progress.line(4, found | {"loss": 1.0, "tokens": 5.0})
+    line = progress.line(4, found | {"loss": 1.0})
     assert "80 tokens/s  MFU 20.0%  5 GB a device" in line
 
 

@@ -14,6 +14,7 @@ from sid_jax.models.tiger import TigerConfig
 from sid_jax.models.transformer import TransformerConfig
 from sid_jax.sids.trie import build_trie
 from sid_jax.sids.vocab import PAD, Vocab
+from sid_jax.train.account import count_flops
 from sid_jax.train.optimizer import OptimizerConfig
 from sid_jax.train.retriever_task import RetrieverTask, RetrieverTaskConfig
 from sid_jax.train.sharding import MeshConfig
@@ -228,22 +229,28 @@ def without_dropout(model):
     ids=["flat-full", "tiger-dots", "flat-dots"],
 )
 def test_what_is_computed_anew_is_the_same(model, remat):
-    """Loss and gradient, dropout included; and less is kept."""
+    """Loss and gradient, dropout included; and less is kept. What was computed anew is
+    no use of a device.
+    """
     batch, key = prompt_batch(1), jax.random.key(0)
     less = replace(model, transformer=replace(model.transformer, remat=remat))
     params = nn.unbox(jax.jit(RetrieverTask(model, VOCAB).init)(key, batch)[0])
-    found, kept = [], []
+    found, kept, flops, useful = [], [], [], []
     for each in (model, less):
         task = RetrieverTask(each, VOCAB)
 
         def loss(params, task=task):
             return task.loss(params, {}, batch, jax.random.key(1))[0]
 
-        found.append(jax.jit(jax.value_and_grad(loss))(params))
+        step = jax.jit(jax.value_and_grad(loss))
+        found.append(step(params))
+        flops.append(count_flops(step.trace(params).jaxpr))
+        useful.append(count_flops(step.trace(params).jaxpr, anew=False))
         _, pull = jax.eval_shape(lambda x, loss=loss: jax.vjp(loss, x), params)
         kept.append(sum(leaf.size for leaf in jax.tree.leaves(pull)))
     chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
     assert kept[1] < 0.9 * kept[0]
+    assert useful == [flops[0]] * 2 and flops[1] > flops[0]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_loss_is_what_its_definition_says(smoothing):
     batch = histories(3)
     params = nn.unbox(jax.jit(task.init)(jax.random.key(1), batch)[0])
     params["bias"] += jnp.arange(ITEMS) / 7
-    found, _ = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
+    found, (metrics, _) = jax.jit(task.loss)(params, {}, batch, jax.random.key(0))
     rows = jnp.asarray(task.rows)
 
     @jax.jit
@@ -78,7 +78,7 @@ def test_the_loss_is_what_its_definition_says(smoothing):
                 own = log_probs[row, at, target]
                 spread = log_probs[row, at].mean()
                 terms.append((1 - smoothing) * own + smoothing * spread)
-    assert len(terms) == 16 * (5 + 3)
+    assert len(terms) == 16 * (5 + 3) and metrics["tokens"] == (len(terms), 16)
     np.testing.assert_allclose(found, -np.mean(terms), rtol=1e-5)
 
 
