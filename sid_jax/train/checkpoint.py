@@ -53,13 +53,14 @@ class Checkpointer:
             score; None for all.
           read_only: save nothing and clear nothing away, so that a folder can be read
             while another process trains into it.
+
+        Raises:
+          UnwrittenError: it cannot be made.
         """
         logging.getLogger("absl").addFilter(_drop_chatter)
         _Quiet.begin()
         self._folder = Path(folder).absolute()
         self._aside = self._folder.with_name(f"{self._folder.name}_aside")
-        if not read_only and jax.process_index() == 0:
-            self._put_back()
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         state, config = ocp.PyTreeCheckpointHandler(), ocp.JsonCheckpointHandler()
         registry.add("state", ocp.args.PyTreeSave, state)
@@ -77,9 +78,12 @@ class Checkpointer:
             cleanup_tmp_directories=not read_only,
             preservation_policy=kept,
         )
-        self._manager = ocp.CheckpointManager(
-            self._folder, options=options, handler_registry=registry
-        )
+        with writing(self._folder):
+            if not read_only and jax.process_index() == 0:
+                self._put_back()
+            self._manager = ocp.CheckpointManager(
+                self._folder, options=options, handler_registry=registry
+            )
 
     @property
     def latest_step(self) -> int | None:

@@ -6,6 +6,7 @@ from sid_jax.errors import InputError
 from sid_jax.typing import PyTree
 
 Evaluator = Callable[[PyTree, PyTree], Iterable[tuple[str, float]]]
+"""(params, state) -> (name, value) of each figure; all processes call it."""
 
 
 class Evaluation:

@@ -117,12 +117,19 @@ def first(function: Callable[..., Any], *args: Any) -> Any:
 def agree(answer: bool) -> bool:
     """What the first process says, in all of them: what one reads of a folder, another
     may have changed.
+
+    Raises:
+      jax.errors.JaxRuntimeError: another process is lost; see `together`.
     """
     return bool(_broadcast(answer))
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays of the mesh as NumPy arrays, whole in every process."""
+    """Arrays of the mesh as NumPy arrays, whole in every process.
+
+    Raises:
+      jax.errors.JaxRuntimeError: another process is lost; see `together`.
+    """
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     return jax.tree.map(_fetch, tree)

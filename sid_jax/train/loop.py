@@ -86,6 +86,9 @@ class TrainConfig:
       tensorboard: write the metrics into the run's `events/` for TensorBoard, too
         (`pip install "sid_jax[tensorboard]"`).
       show: metrics in the progress line beside the loss.
+
+    Raises:
+      InputError: a number is too small; the message names the field.
     """
 
     steps: int

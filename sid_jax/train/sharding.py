@@ -69,6 +69,9 @@ class MeshConfig:
       data: devices along the batch; -1 takes what `model` leaves.
       model: devices along the width of a model.
       rules: row of the sharding table: data, fsdp, tensor or fsdp_tensor.
+
+    Raises:
+      InputError: no such row, or numbers that are not positive.
     """
 
     data: int = -1

@@ -58,7 +58,8 @@ class Launch:
             said.append(line)
             if line.startswith(start):
                 return
-        raise AssertionError("".join(said))
+        told = [each.communicate(timeout=300) for each in self.processes]
+        raise AssertionError("".join(said), told)
 
     def finish(self, code=0):
         """Waits for all; returns what each printed."""
