@@ -164,8 +164,9 @@ def sid_compile(*words):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_small_slice_holds_a_small_tokenizer(world):
-    code, out, err = sid_compile(world.tokenizer_file, "--topology", "v5e:2x2")
+def test_a_small_slice_holds_the_tokenizer_of_the_quickstart():
+    words = ("--topology", "v5e:2x2", "--items", 30_000)
+    code, out, err = sid_compile("experiments/tokenizer_grocery.py", *words)
     assert code == 0, err
     assert "v5e:2x2: 4 x TPU v5 lite, 16 GiB each" in out
     assert "| train step |" in out and "every program fits" in out
