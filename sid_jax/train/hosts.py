@@ -228,13 +228,12 @@ def listen(alone: bool = False) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         numbers = ()  # only the main thread may listen; others are stopped otherwise
     before = {number: signal.signal(number, handle) for number in numbers}
-    if many and Stop.handler is not None:
-        _set_handler(signal.SIGTERM, Stop.handler)
+    ended = many and Stop.handler and _set_handler(signal.SIGTERM, Stop.handler)
     try:
         yield stop
     finally:
-        if many and Stop.handler is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if ended:
+            _set_handler(signal.SIGTERM, ended)
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
