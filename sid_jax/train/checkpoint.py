@@ -120,12 +120,11 @@ class Checkpointer:
         Raises:
           UnwrittenError: this one, or the one before, cannot be written.
         """
-        if step in self._manager.all_steps():
-            if not again or jax.process_count() > 1:
-                return
-            self._aside.mkdir(exist_ok=True)
-            (self._folder / f"{step}").rename(self._aside / f"{step}")
-            self._manager.reload()
+        there = step in self._manager.all_steps()
+        if there and (not again or jax.process_count() > 1):
+            return
+        if there:
+            self._move(step, self._aside)
         flat = _flatten(state)
         sums = {name: checksum(leaf) for name, leaf in flat.items()}
         with self._writing():
@@ -138,7 +137,7 @@ class Checkpointer:
                 metrics=None if score is None else {_SCORE: _finite(score)},
                 force=True,
             )
-        if self._aside.exists():
+        if there:
             self.wait()
             self._put_back()
 
@@ -183,13 +182,10 @@ class Checkpointer:
                 if not earlier or jax.process_count() > 1:
                     raise
                 log(f"{error}")
-            aside = self._folder.parent / "damaged" / str(step)
-            log(f"it is put aside as {aside}; the one of step {max(earlier)} is next")
-            with writing(aside):
-                aside.parent.mkdir(exist_ok=True)
-                shutil.rmtree(aside, ignore_errors=True)
-                (self._folder / str(step)).rename(aside)
-            self._manager.reload()
+            aside = self._folder.parent / "damaged"
+            told = f"it is put aside as {aside / str(step)}; the one of step"
+            log(f"{told} {max(earlier)} is next")
+            self._move(step, aside)
 
     def restore_params(
         self, params: PyTree, state: PyTree, step: int | None = None
@@ -225,6 +221,15 @@ class Checkpointer:
         """
         with self._writing():
             self._manager.close()
+
+    def _move(self, step: int, folder: Path) -> None:
+        """Moves a step into another folder, over one of its name there."""
+        aside = folder / str(step)
+        with writing(aside):
+            folder.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._folder / str(step)).rename(aside)
+        self._manager.reload()
 
     def _put_back(self) -> None:
         """Has each step that was put aside stand in the folder, if no new one does."""

@@ -189,7 +189,8 @@ def fit(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     parts = {"train": config, "optimizer": optimizer, "mesh": mesh}
     config_json = json.dumps({name: asdict(part) for name, part in parts.items()})
-    owing_json = json.dumps(json.loads(config_json) | {_OWED: True})
+    settings = json.loads(config_json)  # as a checkpoint tells them
+    owing_json = json.dumps(settings | {_OWED: True})
 
     with ExitStack() as stack:
         stop = stack.enter_context(listen())
@@ -203,7 +204,7 @@ def fit(
             log(f"{folder}: {going} at step {start} of {config.steps}")
             before = json.loads(checkpoints.config_json())
             owed = _OWED in before
-            for change in _changes(before, json.loads(config_json)):
+            for change in _changes(before, settings):
                 log(f"  changed since that checkpoint: {change}")
             if start >= config.steps and not owed:
                 return state
