@@ -36,7 +36,7 @@ def get_config() -> RetrieverExperiment:
         tokenizer="runs/tokenizer_shop",
         data=DataConfig(name="shop"),
         prompts=SequenceConfig(history=511, row=512),
-        model=HierarchicalConfig(trunk=trunk, spell=replace(trunk, depth=2)),
+        model=HierarchicalConfig(trunk=trunk, spell=replace(trunk, depth=2), scan=True),
         task=RetrieverTaskConfig(dtype="bfloat16"),
         batch_size=1024,
         mesh=MeshConfig(rules="fsdp"),

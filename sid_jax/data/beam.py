@@ -2,11 +2,12 @@
 
 # pyright: reportMissingImports=false
 
+import io
 import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,18 @@ class BeamConfig:
         """The runner and its options.
 
         Raises:
-          InputError: Beam knows no such runner, or lacks what it needs.
+          InputError: Beam knows no such runner, lacks what it needs, or cannot read
+            an option.
         """
         words = (f"runner={self.runner}", *self.options)
-        options = PipelineOptions([f"--{word}" for word in words])
+        told = io.StringIO()
+        try:
+            with redirect_stderr(told):  # all options that there are, and what is wrong
+                options = PipelineOptions([f"--{word}" for word in words])
+                options.get_all_options()  # it reads them only now
+        except SystemExit:
+            why = told.getvalue().strip().rpartition("error: ")[2]
+            raise InputError(f"--beam-options: {why}") from None
         if self.runner.lower() in ("direct", "directrunner"):
             # By that name, Beam would first try to download another one, Prism.
             return FnApiRunner(), options
@@ -76,6 +85,8 @@ def running() -> Iterator[None]:
         log.setLevel(logging.CRITICAL)
     try:
         yield
+    except InputError as error:
+        raise InputError(f"{error}".partition(" [while running ")[0]) from error
     except RuntimeError as error:
         if told := _REFUSED.search(f"{error}"):
             raise InputError(told[1]) from error

@@ -4,6 +4,7 @@ What the files may hold, and what is skipped or refused: see `parsing.py`. Nothi
 written before everything is read, and a data set is replaced as a whole.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -115,6 +116,8 @@ def need_beam(flag: str) -> None:
     """Raises InputError if Apache Beam, which `flag` asks for, is not installed."""
     if find_spec("apache_beam") is None:
         raise InputError(f'{flag} needs Apache Beam: pip install "sid_jax[beam]"')
+    # As it is imported, it warns of a client of Google's that nothing here asks for.
+    logging.getLogger().addFilter(lambda told: "apitools" not in told.getMessage())
 
 
 def _import_files(

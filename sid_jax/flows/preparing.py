@@ -48,8 +48,10 @@ def prepare(
     for name in names:
         if there := sorted(out.glob(f"{name}*.parquet")):
             raise InputError(f"{there[0]} exists; delete it, or choose another --out")
-    if sequences < 0 or held_out < 0:
-        raise InputError("--sequences and --held-out must not be negative")
+    if min(sequences, held_out, title_words) < 0:
+        raise InputError(
+            "--sequences, --held-out and --title-words must not be negative"
+        )
     need_beam("sid prepare")
     from sid_jax.data.beam import BeamConfig
     from sid_jax.data.beam_training import write_training_data

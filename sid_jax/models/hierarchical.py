@@ -28,7 +28,13 @@ from sid_jax.models.decoder import (
 )
 from sid_jax.models.repeat import RepeatHead
 from sid_jax.models.stream import SoftPrompt, Stream, TokenEmbedding, lay_out
-from sid_jax.models.transformer import Block, RMSNorm, TransformerConfig, dense
+from sid_jax.models.transformer import (
+    Block,
+    RMSNorm,
+    ScannedBlocks,
+    TransformerConfig,
+    dense,
+)
 from sid_jax.sids.vocab import Prompts, Sequences, Vocab
 from sid_jax.typing import Array, Float, Int, typed
 
@@ -43,12 +49,15 @@ class HierarchicalConfig:
       tied: codes are scored by the vectors that they are read by.
       repeat: mix in a head that points at the history (see `models/repeat.py`), for
         shops where households buy products again.
+      scan: run the trunk's blocks as a loop over one, which is what is compiled; its
+        checkpoints hold them in one array and are others'.
     """
 
     trunk: TransformerConfig = field(default_factory=TransformerConfig)
     spell: TransformerConfig = field(default_factory=lambda: TransformerConfig(depth=1))
     tied: bool = True
     repeat: bool = False
+    scan: bool = False
 
     def __post_init__(self):
         if self.trunk.width != self.spell.width:
@@ -75,7 +84,11 @@ class HierarchicalDecoder(nn.Module):
         self.tokens = TokenEmbedding(self.vocab, trunk.width, scores=tied)
         self.scores = self.tokens if tied else TokenEmbedding(self.vocab, trunk.width)
         self.user = SoftPrompt(trunk.width)
-        self.trunk = [Block(trunk) for _ in range(trunk.depth)]
+        self.trunk = (
+            [ScannedBlocks(trunk)]
+            if self.config.scan
+            else [Block(trunk) for _ in range(trunk.depth)]
+        )
         self.trunk_norm = RMSNorm()
         self.hand = dense(spell.width, ("embed", None))
         self.spell = [Block(spell) for _ in range(spell.depth)]

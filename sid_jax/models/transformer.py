@@ -162,6 +162,41 @@ class Block(nn.Module):
         return with_logical_constraint(x, ("batch", None, "embed"))
 
 
+class ScannedBlocks(nn.Module):
+    """Blocks over whole rows, as a loop over one that is compiled once.
+
+    Parameters of all lie in one array, whose first axis, `layers`, is the block's.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    @typed
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T T"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T D"], None]:
+        """As a `Block`, but that it keeps no memory."""
+
+        def run(block: Block, x: Array, positions: Array, mask: Array):
+            return block(x, positions, mask, train=train)[0], None
+
+        same: Any = nn.broadcast
+        scan: Any = nn.scan(
+            run,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=same,
+            length=self.config.depth,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scan(Block(self.config, name="block"), x, positions, mask)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * scale in float32 (Zhang and Sennrich 2019)."""
 

@@ -30,6 +30,7 @@ RULES: dict[str, tuple[tuple[str, str | None], ...]] = {
         ("codes", None),
         ("vocab", None),
         ("levels", None),
+        ("layers", None),
     ),
     "fsdp": (
         ("batch", "data"),
@@ -39,6 +40,7 @@ RULES: dict[str, tuple[tuple[str, str | None], ...]] = {
         ("codes", None),
         ("vocab", None),
         ("levels", None),
+        ("layers", None),
     ),
     "tensor": (
         ("batch", "data"),
@@ -48,6 +50,7 @@ RULES: dict[str, tuple[tuple[str, str | None], ...]] = {
         ("codes", "model"),
         ("vocab", None),  # its size is a sum of odd parts: rarely a multiple
         ("levels", None),
+        ("layers", None),
     ),
     "fsdp_tensor": (
         ("batch", "data"),
@@ -57,6 +60,7 @@ RULES: dict[str, tuple[tuple[str, str | None], ...]] = {
         ("codes", "model"),
         ("vocab", None),
         ("levels", None),
+        ("layers", None),
     ),
 }
 

@@ -251,6 +251,18 @@ def test_an_unknown_runner_is_refused(tmp_path):
         import_on_beam(tmp_path / "i.csv", tmp_path / "tfds", runner="Cloud")
 
 
+def test_an_option_that_cannot_be_read_is_refused(tmp_path, capsys):
+    save(tmp_path / "i.csv", "item_id\na\n")
+    told = "--beam-options: argument --direct_num_workers: invalid int value: 'x'"
+    with pytest.raises(InputError, match=f"^{told}$"):
+        import_on_beam(
+            tmp_path / "i.csv",
+            tmp_path / "tfds",
+            beam_options=("direct_num_workers=x",),
+        )
+    assert "usage" not in capsys.readouterr().err
+
+
 def import_on_beam(items, root, runner="DirectRunner", **kinds):
     return import_dataset(
         items, name="mine", data_dir=str(root), runner=runner, **kinds

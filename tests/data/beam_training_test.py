@@ -2,7 +2,10 @@
 
 import logging
 import resource
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -205,3 +208,16 @@ def test_a_damaged_data_set_is_told(tmp_path, save, capsys):
     err = capsys.readouterr().err
     assert f"sid prepare: data set {folder} is damaged (" in err, err
     assert "import it again" in err and "Traceback" not in err
+
+
+def test_beam_says_nothing_of_what_nobody_asked_for(tmp_path):
+    words = ("prepare", "--data", "none", "--data-dir", tmp_path, "--out", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "sid_jax.cli", *map(str, words), "--pairs"],
+        cwd=Path(config.__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    told = done.stderr.splitlines()
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(told) == 1 and "there is no data set 'none'" in told[0], done.stderr

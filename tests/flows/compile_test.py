@@ -185,7 +185,7 @@ SHIPPED = sorted(
 )
 
 
-SMALL = {"retriever_billion": "v5e:4x4"}  # others: four chips
+SMALL = {"retriever_billion": "v5e:4x8"}  # others: four chips
 
 
 @pytest.mark.slow

@@ -210,6 +210,20 @@ def test_what_the_first_alone_finds_bad_ends_all_of_them_with_2(world, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_ends_all_of_them_with_2_and_what_to_do(world, tmp_path):
+    """None goes on from another step than the others: which one is a person's say."""
+    folder = world.copy("tokenizer", tmp_path / "run")
+    step = runs.checkpoint_step(folder)
+    last = folder / "checkpoints" / f"{step}"
+    files = [path for path in last.rglob("*") if path.is_file()]
+    max(files, key=lambda path: path.stat().st_size).write_bytes(b"")
+    words = ("--train.steps", step + 8, "--mesh.data", 2)
+    told = Launch(world, "tokenizer", folder, 2, 1, *words).finish(2)
+    assert all(f"{last}" in each and "delete this folder" in each for each in told)
+    assert all("Traceback" not in each for each in told) and last.exists()
+
+
+@pytest.mark.slow
 def test_one_that_fails_alone_ends_the_others_soon(world, tmp_path):
     last, began = ("--data.name", "nothing"), time.monotonic()
     launch = Launch(world, "tokenizer", tmp_path, 2, 1, last=last)

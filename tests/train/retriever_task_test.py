@@ -107,8 +107,14 @@ def sequence_batch(step, sids=None):
     [
         (HIERARCHICAL, sequence_batch, 2 * (1 + 2 + 2)),
         pytest.param(TIGER, prompt_batch, 2 * (1 + 2 + 2), marks=pytest.mark.slow),
+        pytest.param(
+            replace(HIERARCHICAL, trunk=replace(TRUNK, depth=3), scan=True),
+            sequence_batch,
+            2 * (1 + 2 + 2),  # those of the loop once, whatever the depth
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["hierarchical", "tiger"],
+    ids=["hierarchical", "tiger", "scanned"],
 )
 def test_every_retriever_lies_on_any_mesh(
     layout, equal_on_a_mesh, model, stream, constraints
@@ -251,6 +257,43 @@ def test_what_is_computed_anew_is_the_same(model, remat):
     chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
     assert kept[1] < 0.9 * kept[0]
     assert useful == [flops[0]] * 2 and flops[1] > flops[0]
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_loop_over_blocks_is_the_blocks_and_compiles_one(remat):
+    """Loss and gradient; and the program is of one length, whatever the depth."""
+    still = replace(TRUNK, dropout=0.0, depth=3, remat=remat)
+    apart = HierarchicalConfig(trunk=still, spell=replace(still, depth=1))
+    batch, key = sequence_batch(1), jax.random.key(0)
+    params = nn.unbox(jax.jit(RetrieverTask(apart, VOCAB).init)(key, batch)[0])
+
+    def step(model):
+        task = RetrieverTask(model, VOCAB)
+        return jax.jit(
+            jax.value_and_grad(lambda params: task.loss(params, {}, batch, key)[0])
+        )
+
+    def stack(tree):
+        blocks = [tree[f"trunk_{at}"] for at in range(3)]
+        rest = {name: part for name, part in tree.items() if "trunk_" not in name}
+        whole = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+        return rest | {"trunk_norm": tree["trunk_norm"], "trunk_0": {"block": whole}}
+
+    looped = replace(apart, scan=True)
+    loss, gradient = step(apart)(params)
+    found, slopes = step(looped)(stack(params))
+    chex.assert_trees_all_close(found, loss, rtol=1e-5)
+    chex.assert_trees_all_close(slopes, stack(gradient), rtol=1e-4, atol=1e-6)
+
+    deeper = replace(looped, trunk=replace(still, depth=9))
+    drawn = nn.unbox(jax.jit(RetrieverTask(deeper, VOCAB).init)(key, batch)[0])
+    query = drawn["trunk_0"]["block"]["query"]["kernel"]
+    assert query.shape == (9, 16, 16) and len(np.unique(query)) > 0.99 * query.size
+    products = [
+        step(model).lower(params).as_text().count("dot_general")
+        for model, params in [(looped, stack(params)), (deeper, drawn)]
+    ]
+    assert products[0] == products[1]
 
 
 @pytest.mark.parametrize(
