@@ -1,6 +1,7 @@
 """The training step's benchmark: what it counts, and that each side learns."""
 
 import numpy as np
+import pytest
 
 from sid_jax.config import HierarchicalConfig, RetrieverExperiment, smoke
 from sid_jax.sids.vocab import Vocab
@@ -21,6 +22,7 @@ def test_targets_are_the_products_behind_another_of_their_household(load_benchma
     assert benchmark.count_targets(prompts) == 2
 
 
+@pytest.mark.slow
 def test_a_side_learns_what_it_counts(load_benchmark, monkeypatch):
     benchmark = load_benchmark("train_step")
     model = smoke(RetrieverExperiment(model=HierarchicalConfig())).model

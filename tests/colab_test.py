@@ -15,9 +15,6 @@ from sid_jax.data.importer import import_dataset
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
-SHORT = "03_audit_a_catalog"
-"""The one that the fast tests run; it needs no run of another one."""
-
 SIZES = ("10 OZ", "20 OZ", "1 LB")
 BRANDS = ("National", "Private")
 WRITTEN = {
@@ -98,14 +95,8 @@ def test_finds_the_notebooks():
     assert {path.stem for path in NOTEBOOKS} == WRITTEN.keys()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=[pytest.mark.slow] * (path.stem != SHORT))
-        for path in NOTEBOOKS
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow  # CI runs them beside the fast ones
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_in_its_smoke_form(path, data, kernel, workspace, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     parameters = [cell for cell in notebook.cells if "SMOKE = False" in cell.source]

@@ -34,7 +34,10 @@ TOKENIZERS, RETRIEVERS = (
 LONG = {
     "ablation_retriever",
     "ablation_tokenizer",
+    "codes_retriever",
     "retriever_billion",
+    "retriever_hierarchical_beauty",
+    "retriever_sasrec_beauty",
     "retriever_sasrec_grocery",
     "retriever_tiger_beauty",
     "sampler_tokenizer",

@@ -264,6 +264,7 @@ def test_variety_is_measured_at_each_temperature(world, load_benchmark):
     assert all(0 < row["coverage"] <= 1 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_what_a_household_bought_is_told_by_a_vector(world, tmp_path, capsys):
     file, folder = tmp_path / "experiment.py", tmp_path / "run"
     file.write_text(

@@ -22,6 +22,7 @@ def test_a_run_goes_on_from_another(world, tmp_path):
         chex.assert_trees_all_close(fresh.params, before.params)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_does_not_need_what_it_went_on_from(world, tmp_path):
     before = world.copy("retriever", tmp_path / "before")
     told = ("--start", before, "--train.steps", 2)

@@ -22,12 +22,15 @@ def make(seed, count):
     return sids, chosen, logits
 
 
-@settings(deadline=None, max_examples=20)
+scored = jax.jit(code_gains)  # as one program: op by op compiles for longer
+
+
+@settings(deadline=None, max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 40]))
 def test_each_code_is_scored_among_the_codes_that_exist(seed, count):
     sids, chosen, logits = make(seed, count)
-    gains, means = code_gains(logits, jnp.asarray(chosen), build_trie(sids, SIZES))
-    free, free_means = code_gains(logits, jnp.asarray(chosen))
+    gains, means = scored(logits, jnp.asarray(chosen), build_trie(sids, SIZES))
+    free, free_means = scored(logits, jnp.asarray(chosen))
     for place in np.ndindex(chosen.shape[:2]):
         sid = chosen[place]
         for level in range(3):
@@ -58,9 +61,9 @@ def test_the_existing_sids_share_all_probability():
         jnp.asarray(table[row], jnp.float32)
         for table, row in zip(tables, rows, strict=True)
     ]
-    gains, _ = code_gains(logits, jnp.asarray(sids), build_trie(sids, SIZES))
+    gains, _ = scored(logits, jnp.asarray(sids), build_trie(sids, SIZES))
     np.testing.assert_allclose(np.exp(gains.sum(axis=1)).sum(), 1.0, rtol=1e-5)
-    free, _ = code_gains(logits, jnp.asarray(sids))
+    free, _ = scored(logits, jnp.asarray(sids))
     assert np.exp(free.sum(axis=1)).sum() < 0.99
 
 
@@ -74,7 +77,7 @@ def test_an_sid_that_is_not_there_has_no_probability_and_no_gradient():
         return jnp.where(jnp.isfinite(gains), gains, 0).sum(), gains
 
     logits = [jnp.ones((4, k)) for k in SIZES]
-    grads, gains = jax.grad(total, has_aux=True)(logits)
+    grads, gains = jax.jit(jax.grad(total, has_aux=True))(logits)
     finite = np.isfinite(gains)
     assert finite.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0]]
     # A code without siblings is certain.
@@ -92,6 +95,6 @@ def test_any_leading_axes(shape):
     codes = jnp.broadcast_to(jnp.asarray(sids[0]), (*shape, 3))
     logits = [jnp.zeros((*shape, k)) for k in SIZES]
     for trie in (None, build_trie(sids, SIZES)):
-        gains, means = code_gains(logits, codes, trie)
+        gains, means = scored(logits, codes, trie)
         assert gains.shape == means.shape == (*shape, 3)
         np.testing.assert_allclose(gains, means, rtol=1e-5, atol=1e-6)

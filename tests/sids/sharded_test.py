@@ -136,7 +136,11 @@ def test_devices_that_share_requests_need_nothing_of_each_other(shared):
         found = run(*told)
         text = run.lower(*told).compile().as_text()
     state = jnp.zeros((batch, 1))
-    alone = beam_search(step, tables, state, trie, num_beams=7, allowed=allowed)
+    alone = jax.jit(
+        lambda tables, allowed: beam_search(
+            step, tables, state, trie, num_beams=7, allowed=allowed
+        )
+    )(tables, allowed)
     chex.assert_trees_all_equal(found, alone)
     assert "num_partitions=8" in text
     assert not re.search("all-gather|all-reduce|all-to-all|collective-permute", text)

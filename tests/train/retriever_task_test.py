@@ -259,7 +259,9 @@ def test_what_is_computed_anew_is_the_same(model, remat):
     assert useful == [flops[0]] * 2 and flops[1] > flops[0]
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize(
+    "remat", [pytest.param("none", marks=pytest.mark.slow), "full"]
+)
 def test_a_loop_over_blocks_is_the_blocks_and_compiles_one(remat):
     """Loss and gradient; and the program is of one length, whatever the depth."""
     still = replace(TRUNK, dropout=0.0, depth=3, remat=remat)
