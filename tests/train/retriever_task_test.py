@@ -286,6 +286,12 @@ def test_a_loop_over_blocks_is_the_blocks_and_compiles_one(remat):
     found, slopes = step(looped)(stack(params))
     chex.assert_trees_all_close(found, loss, rtol=1e-5)
     chex.assert_trees_all_close(slopes, stack(gradient), rtol=1e-4, atol=1e-6)
+    for anew in (False, True):
+        flops = [
+            count_flops(step(model).trace(params).jaxpr, anew=anew)
+            for model, params in [(apart, params), (looped, stack(params))]
+        ]
+        assert flops[0] == flops[1]
 
     deeper = replace(looped, trunk=replace(still, depth=9))
     drawn = nn.unbox(jax.jit(RetrieverTask(deeper, VOCAB).init)(key, batch)[0])
