@@ -12,6 +12,7 @@ import logging
 import math
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ class Checkpointer:
           UnwrittenError: it cannot be made.
         """
         logging.getLogger("absl").addFilter(_drop_chatter)
+        logging.getLogger("asyncio").addFilter(_drop_untold)
         _Quiet.begin()
         self._folder = Path(folder).absolute()
         self._aside = self._folder.with_name(f"{self._folder.name}_aside")
@@ -359,6 +361,15 @@ def _drop_chatter(record: logging.LogRecord) -> bool:
     """
     untold = record.levelno >= logging.ERROR and not record.exc_info
     return untold or "orbax" not in record.pathname
+
+
+def _drop_untold(record: logging.LogRecord) -> bool:
+    """Keeps off it what else went wrong in a save of Orbax's that failed, too."""
+    text = record.getMessage()
+    if "never retrieved" not in text:
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    return "orbax" not in text + "".join(traceback.format_exception(error))
 
 
 class _Quiet:

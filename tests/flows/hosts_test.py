@@ -171,11 +171,12 @@ def test_either_of_two_is_killed_and_both_go_on(world, tmp_path, kind):
             # The first one is the coordinator: its loss is seen at once.
             told = launch.processes[1 - victim].communicate(timeout=200)
             launch.processes[victim].communicate(timeout=60)
-            if any(over):
+            code = launch.processes[1 - victim].returncode
+            if any(over) or not code:  # it had done all that it does
+                assert runs.checkpoint_step(folder) == 300
                 break
             kills, lines[-1] = kills + 1, lines[-1] + 1
-            assert launch.processes[1 - victim].returncode != 0 or "report: " in told[0]
-            assert launch.processes[1 - victim].returncode != 2, told
+            assert code != 2, told
             assert "fault of sid_jax" not in told[1], told
             assert any(each in told[1] for each in LOST), told
         Launch(world, kind, folder, 2, 1, *words).finish()

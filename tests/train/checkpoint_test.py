@@ -1,3 +1,5 @@
+import asyncio
+import gc
 import json
 import logging
 import resource
@@ -240,6 +242,22 @@ def test_no_flipped_bit_comes_back_as_if_it_were_whole(tmp_path_factory, place, 
     chex.assert_trees_all_equal(state, _state(step))
     aside = folder.parent / "damaged" / "5"
     assert (step == 3) == aside.exists() == bool(lines)
+
+
+def test_what_else_a_failed_save_leaves_is_not_told_but_others_is(saved, caplog):
+    def leave(text):
+        loop = asyncio.new_event_loop()
+        future = loop.create_future()
+        future.set_exception(ValueError(text))
+        del future
+        gc.collect()
+        loop.close()
+        told = [each.exc_info[1].args[0] for each in caplog.records if each.exc_info]
+        caplog.clear()
+        return told
+
+    assert leave("Error writing /x/2.orbax-checkpoint-tmp/state") == []
+    assert leave("mine") == ["mine"]
 
 
 def test_where_none_is_whole_nothing_is_restored_nor_lost(saved, tmp_path):
