@@ -52,7 +52,7 @@ from sid_jax.train.loop import checkpoint_step
 from sid_jax.train.progress import read_metrics
 from sid_jax.typing import NDArray
 
-FIRST, EVERY = 20, 20  # steps before the export, and between lines and checkpoints
+FIRST, EVERY = 200, 100  # steps before the export, and between lines and checkpoints
 STOPS = (0.1, 0.2, 0.3)  # of the time, when the trainer is told to stop
 GRACE = 120  # seconds that it may take, on a machine that is busy
 THREADS = 3
