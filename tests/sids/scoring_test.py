@@ -25,7 +25,7 @@ def make(seed, count):
 scored = jax.jit(code_gains)  # as one program: op by op compiles for longer
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, 40]))
 def test_each_code_is_scored_among_the_codes_that_exist(seed, count):
     sids, chosen, logits = make(seed, count)
