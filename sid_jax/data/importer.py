@@ -116,8 +116,12 @@ def need_beam(flag: str) -> None:
     """Raises InputError if Apache Beam, which `flag` asks for, is not installed."""
     if find_spec("apache_beam") is None:
         raise InputError(f'{flag} needs Apache Beam: pip install "sid_jax[beam]"')
-    # As it is imported, it warns of a client of Google's that nothing here asks for.
-    logging.getLogger().addFilter(lambda told: "apitools" not in told.getMessage())
+    logging.getLogger().addFilter(_is_ours)
+
+
+def _is_ours(told: logging.LogRecord) -> bool:
+    """Not Beam's warning, as it is imported, of a client that nothing here asks for."""
+    return "apitools" not in told.getMessage()
 
 
 def _import_files(
