@@ -60,7 +60,8 @@ def test_scores_and_beams_are_compared(benchmark):
 def test_hugging_face_finds_the_same(benchmark, setting):
     peer = benchmark.Peer(benchmark.find_peers(), setting)
     trie = build_trie(setting.sids, setting.vocab.codebook_sizes)
-    ours = benchmark.our_search(setting, 5)(setting.params, trie, setting.prompts)
+    search = jax.jit(benchmark.our_search(setting, 5))
+    ours = search(setting.params, trie, setting.prompts)
     codes, scores = peer.generate(5, masked=True)
     np.testing.assert_array_equal(codes, ours.codes)
     np.testing.assert_allclose(scores, ours.scores, atol=1e-5)

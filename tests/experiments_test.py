@@ -30,12 +30,13 @@ TOKENIZERS, RETRIEVERS = (
     [file for file in FILES if isinstance(read_experiment(file), kind)]
     for kind in (TokenizerExperiment, RetrieverExperiment)
 )
-# One of a kind in the fast tests; CI runs the others beside them.
+# Few in the fast tests, which have the quickstart's; CI runs the others beside them.
 LONG = {
     "ablation_retriever",
     "ablation_tokenizer",
     "codes_retriever",
     "retriever_billion",
+    "retriever_grocery",
     "retriever_hierarchical_beauty",
     "retriever_sasrec_beauty",
     "retriever_sasrec_grocery",

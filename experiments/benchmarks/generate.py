@@ -76,7 +76,7 @@ def make_setting(
     # With targets in place of the basket, as in training.
     model = TigerDecoder(TigerConfig(transformer=config), vocab)
     asked = vocab.prompts(np.zeros(requests, int), bought, bought[:, :1])
-    params = nn.unbox(model.init(jax.random.key(0), asked))["params"]
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), asked))["params"]
     return Setting(config, vocab, params, sids, prompts)
 
 

@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from sid_jax.cli import main
 from sid_jax.flows import bulk
 from sid_jax.flows.encoding import Tokenizer
+from sid_jax.report import plots
 from sid_jax.train.progress import read_metrics
 from sid_jax.train.retriever_task import RetrieverTask
 
@@ -193,6 +194,16 @@ def programs(tmp_path_factory):
 def programs_are_shared(programs):
     with share_programs(programs):
         yield
+
+
+LOOKED_AT = {"evaluate_test", "inspect_test", "quickstart_test", "report_test"}
+
+
+@pytest.fixture(autouse=True)
+def pictures_are_drawn_where_they_are_looked_at(request, monkeypatch):
+    """Elsewhere a page has empty ones, since drawing is much of a short run."""
+    if request.path.stem not in LOOKED_AT:
+        monkeypatch.setattr(plots, "data_uri", lambda figure, form="svg": "data:,")
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,11 @@ def start(world, folder):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 0),
+    ],
 )
 def test_a_signal_saves_and_ends_the_command_in_time(world, tmp_path, number, code):
     process = start(world, tmp_path)

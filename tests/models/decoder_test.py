@@ -271,7 +271,8 @@ def test_the_mixture_over_sids_that_exist(kind):
     rows = [int(np.ravel_multi_index(sid, SIZES)) for sid in sids]
     logits = [jnp.asarray(each[:, rows]) for each in logits]
     every = jnp.broadcast_to(jnp.asarray(sids), (len(REQUESTS), *sids.shape))
-    own = np.exp(np.asarray(code_gains(logits, every, trie)[0]).sum(axis=2))
+    gains, *_ = jax.jit(code_gains)(logits, every, trie)
+    own = np.exp(np.asarray(gains).sum(axis=2))
     for b in range(len(REQUESTS)):
         for n, sid in enumerate(sids):
             same = (prompts.history[b] == VOCAB.code_tokens(sid)).all(axis=1)
@@ -478,13 +479,15 @@ def test_beam_search_is_exhaustive_scoring(kind, data):
 
 @KINDS
 def test_inside_nnx_it_gives_what_linen_gives(kind):
-    small = replace(TRUNK, depth=1)
-    module, prompts = (
-        build(kind, VOCAB, sizes=small),
-        make_prompts(kind),
-    )
+    module = build(kind, VOCAB, sizes=replace(TRUNK, depth=1))
+    prompts = make_prompts(kind)
+
+    @nnx.jit
+    def start(prompts):
+        return nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(prompts)
+
     with nnx.use_eager_sharding(False):  # there is no mesh
-        model = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(prompts)
+        model = start(prompts)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert "tokens" in params
     wanted = jax.jit(module.apply)({"params": params}, prompts)

@@ -73,16 +73,25 @@ def test_stepping_on_is_the_whole_pass(first):
     context = jax.tree.map(lambda leaf: leaf[:, :first], memory)
     own = tuple(leaf[:, None, :0] for leaf in (memory.keys, memory.values))
     own = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=1), own)  # two beams
-    for t in range(first, TOKENS):
-        new, own = block.apply(
-            params,
-            jnp.repeat(x[:, t, None], 2, axis=1),
-            jnp.repeat(positions[:, t, None], 2, axis=1),
-            context,
-            jnp.asarray(present[:, :first]),
-            own,
-            method="step",
-        )
+
+    @jax.jit
+    def step_on(own):
+        found = []
+        for t in range(first, TOKENS):
+            new, own = block.apply(
+                params,
+                jnp.repeat(x[:, t, None], 2, axis=1),
+                jnp.repeat(positions[:, t, None], 2, axis=1),
+                context,
+                jnp.asarray(present[:, :first]),
+                own,
+                method="step",
+            )
+            found.append(new)
+        return found, own
+
+    found, own = step_on(own)
+    for t, new in enumerate(found, start=first):
         np.testing.assert_allclose(new[:, 0], wanted[:, t], atol=1e-4)
         np.testing.assert_allclose(new[:, 1], wanted[:, t], atol=1e-4)
     assert own[0].shape == (BATCH, 2, TOKENS - first, 2, 4)

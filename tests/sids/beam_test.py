@@ -331,11 +331,11 @@ def test_a_temperature_divides_the_logits(temperature):
     tables = normal_tables(rng, 2, sizes)
     trie = build_trie(random_sids(rng, sizes, 40), sizes)
     start = {"prefix": jnp.zeros((2, 1), int), "more": jnp.zeros((2, 1, 2, 3))}
-    step = partial(look_up, sizes)
-    told = {"num_beams": 5, "temperature": temperature}
-    found = beam_search(step, tables, start, trie, **told)
+    search = partial(beam_search, partial(look_up, sizes), num_beams=5)
+    told = {"temperature": temperature}
+    found = jax.jit(lambda tables: search(tables, start, trie, **told))(tables)
     halved = [table / 2 for table in tables]
-    wanted = beam_search(step, halved, start, trie, num_beams=5)
+    wanted = jax.jit(lambda tables: search(tables, start, trie))(halved)
     chex.assert_trees_all_close(found, wanted, rtol=1e-6)
 
 

@@ -124,7 +124,7 @@ def test_vectors_start_like_those_of_the_tokenizer(kind):
     task = make_task(kind, start="codebooks")
     vectors = rng.normal(size=(task.num_rows - 1, 5)).astype(np.float32)
     task = replace(task, vectors=vectors)
-    params = nn.unbox(task.init(jax.random.key(0), histories(0))[0])
+    params = nn.unbox(jax.jit(task.init)(jax.random.key(0), histories(0))[0])
     started, _ = task.prepare(params, {}, iter([]), jax.random.key(1))
     rows = np.asarray(started["embedding"])
     gram = vectors @ vectors.T

@@ -87,8 +87,10 @@ def full_batch(step):
 @pytest.mark.parametrize(
     ("task", "stream", "hidden"),
     # A hidden layer there and one back; two streams more are encoded.
-    [(RQVAE, item_batch, 2), (EVERYTHING, full_batch, 4)],
-    ids=["plain", "everything"],
+    [
+        pytest.param(RQVAE, item_batch, 2, id="plain", marks=pytest.mark.slow),
+        pytest.param(EVERYTHING, full_batch, 4, id="everything"),
+    ],
 )
 def test_a_mesh_gives_what_one_device_gives(
     task, stream, hidden, layout, equal_on_a_mesh
