@@ -18,6 +18,7 @@ flags = [
 ]
 if version("jaxlib").startswith("0.10."):  # later ones abort at a flag they dropped
     flags.append("--xla_cpu_use_fusion_emitters=false")
+    flags.append("--xla_cpu_parallel_codegen_split_count=1")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
