@@ -10,12 +10,16 @@ from sid_jax.sids.table import SidTable, read_table, write_table
 
 
 def test_a_run_goes_on_from_another(world, tmp_path):
-    """At step 0 it is the other, which was trained: a rate of 0 keeps all of it."""
+    """At step 0 it is the other: a rate of 0 keeps every parameter."""
     still = ("--optimizer.learning_rate", 1e-30)
     told = ("--start", world.retriever, *still)
     assert world.train("retriever", tmp_path / "run", *told) == 0
     before, after = map(load_retriever, (world.retriever, tmp_path / "run"))
     chex.assert_trees_all_close(after.params, before.params)
+    assert world.train("retriever", tmp_path / "fresh", *still) == 0
+    with pytest.raises(AssertionError):
+        fresh = load_retriever(tmp_path / "fresh")
+        chex.assert_trees_all_close(fresh.params, before.params)
 
 
 @pytest.mark.slow
